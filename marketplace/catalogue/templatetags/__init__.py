@@ -1,0 +1,1 @@
+"""Template tags of the shelf, loaded by the pages of every app."""

@@ -1,0 +1,8 @@
+"""Addresses of the uploads app."""
+
+from __future__ import annotations
+
+from django.urls import URLPattern
+
+urlpatterns: list[URLPattern] = []
+api_urlpatterns: list[URLPattern] = []
