@@ -1,4 +1,4 @@
-"""The shelf: base models, adapters, their immutable revisions, and how these descend from each other.
+"""The shelf: base models, adapters, their immutable revisions, and how these are related.
 
 An Adapter is `owner/name`; a Revision is an immutable tree of files; Refs point at revisions. Only
 accepted revisions exist for anyone but their owner. Writes that touch more than one row are in
@@ -145,11 +145,28 @@ class Adapter(models.Model):
     )
     base_loss = models.FloatField(null=True, blank=True, help_text="Mean loss of the base alone")
     adapter_loss = models.FloatField(null=True, blank=True, help_text="Mean loss with the adapter")
+    gain = models.GeneratedField(
+        expression=models.F("base_loss") - models.F("adapter_loss"),
+        output_field=models.FloatField(null=True),
+        db_persist=True,
+    )
+    # Copied from `latest`, so that a page of 100,000 adapters is filtered and counted in one table.
+    rank = models.PositiveIntegerField(null=True, blank=True, editable=False)
+    targets_key = models.CharField(max_length=300, blank=True, editable=False)
+    weights_size = models.BigIntegerField(null=True, blank=True, editable=False)
     likes = models.PositiveIntegerField(default=0, editable=False)
     downloads = models.PositiveBigIntegerField(default=0, editable=False)
+    # Database triggers (migration 0001) keep these two in step with the columns, tags and samples.
     search = SearchVectorField(null=True, editable=False)
+    search_text = models.TextField(blank=True, editable=False, help_text="For trigrams.")
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
+    deleted_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="The row stays: its name is never given away, its children keep their lineage.",
+    )
 
     objects = AdapterQuerySet.as_manager()
 
@@ -159,10 +176,15 @@ class Adapter(models.Model):
         ]
         indexes: ClassVar = [
             GinIndex(fields=["search"], name="adapter_search"),
-            GinIndex(OpClass("full_name", name="gin_trgm_ops"), name="adapter_name_trigrams"),
+            GinIndex(OpClass("search_text", name="gin_trgm_ops"), name="adapter_trigrams"),
             models.Index(fields=["-downloads", "-id"], name="adapter_most_used"),
             models.Index(fields=["-updated_at", "-id"], name="adapter_newest"),
             models.Index(fields=["-likes", "-id"], name="adapter_most_liked"),
+            models.Index(
+                models.F("gain").desc(nulls_last=True),
+                models.F("id").desc(),
+                name="adapter_best_gain",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -179,7 +201,7 @@ class Adapter(models.Model):
 
 
 class Revision(models.Model):
-    """An immutable tree of files with a 40-hex id; accepted, refused, or a draft still incomplete."""
+    """An immutable tree of files with a 40-hex id; accepted, refused, or an incomplete draft."""
 
     class State(models.TextChoices):
         """Only accepted revisions exist for anyone but the owner."""

@@ -1,4 +1,4 @@
-"""Every read of the shelf that is worth a name; access is part of the read, never an afterthought."""
+"""Every read of the shelf that is worth a name; access is part of the read."""
 
 from __future__ import annotations
 
@@ -31,13 +31,12 @@ class AdapterQuerySet(models.QuerySet["Adapter"]):
     def visible_to(self, user: User | AnonymousUser) -> AdapterQuerySet:
         """What this user may know of: public ones on the shelf, and everything of their own."""
         on_shelf = Q(visibility="public", latest__isnull=False, owner__is_active=True)
-        if user.is_authenticated:
-            return self.filter(on_shelf | Q(owner=user))
-        return self.filter(on_shelf)
+        mine = Q(owner=user) if user.is_authenticated else Q()
+        return self.filter(on_shelf | mine if mine else on_shelf, deleted_at__isnull=True)
 
     def owned_by(self, user: Any) -> AdapterQuerySet:
         """The user's own."""
-        return self.filter(owner=user)
+        return self.filter(owner=user, deleted_at__isnull=True)
 
 
 class RevisionQuerySet(models.QuerySet["Revision"]):
@@ -54,6 +53,5 @@ class RevisionQuerySet(models.QuerySet["Revision"]):
     def visible_to(self, user: User | AnonymousUser) -> RevisionQuerySet:
         """Accepted ones of public adapters, and every one of the user's own."""
         public = Q(state="accepted", adapter__visibility="public", adapter__owner__is_active=True)
-        if user.is_authenticated:
-            return self.filter(public | Q(adapter__owner=user))
-        return self.filter(public)
+        mine = Q(adapter__owner=user) if user.is_authenticated else Q()
+        return self.filter(public | mine if mine else public, adapter__deleted_at__isnull=True)
