@@ -1,6 +1,7 @@
 """The ASGI entry point that uvicorn serves.
 
-Only this process uses a connection pool: Celery forks its workers, and a pool does not survive a fork.
+Only this process uses a connection pool: Celery forks its workers, and a pool does not survive
+a fork.
 """
 
 from __future__ import annotations

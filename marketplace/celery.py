@@ -1,7 +1,7 @@
 """The Celery application: tasks are found in every app's `tasks` module.
 
-All settings come from `marketplace.settings` (names beginning with `CELERY_`). The message only rings
-the bell: what a task has to do, and whether it still has to, is always read from the database.
+All settings come from `marketplace.settings` (names beginning with `CELERY_`). The message only
+rings the bell: what a task has to do, and whether it still has to, is read from the database.
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024 * 1024
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 2000
 DATA_UPLOAD_MAX_NUMBER_FILES = 32
 
-# ---- limits (docs/settings.md; security.md section 4 gives the reasons) -----------------------------
+# ---- limits (docs/settings.md; security.md section 4 gives the reasons) --------------------------
 MIB = 1024 * 1024
 MAX_WEIGHTS_BYTES = read_number("MAX_WEIGHTS_BYTES", 256 * MIB)
 MAX_UPLOAD_BYTES = read_number("MAX_UPLOAD_BYTES", 300 * MIB)
@@ -210,7 +210,7 @@ JOB_SOFT_LIMIT_SECONDS = read_number("JOB_SOFT_LIMIT_SECONDS", 20 * 60, minimum=
 JOB_HARD_LIMIT_SECONDS = read_number("JOB_HARD_LIMIT_SECONDS", 25 * 60, minimum=20)
 BASE_CACHE_BYTES = read_number("BASE_CACHE_BYTES", 4 * 1024 * MIB)
 
-# ---- accounts and security -------------------------------------------------------------------------
+# ---- accounts and security -----------------------------------------------------------------------
 AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",
@@ -271,7 +271,7 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
-# ---- API -------------------------------------------------------------------------------------------
+# ---- API -----------------------------------------------------------------------------------------
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "marketplace.accounts.authentication.BearerAuthentication",
@@ -311,7 +311,7 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": "/api/v1",
 }
 
-# ---- language, time, logs --------------------------------------------------------------------------
+# ---- language, time, logs ------------------------------------------------------------------------
 LANGUAGE_CODE = "en"
 USE_I18N = False
 USE_TZ = True

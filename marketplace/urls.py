@@ -1,4 +1,4 @@
-"""All addresses of the site: fixed words first, then `owner` and `owner/name`, which catch the rest.
+"""All addresses of the site: fixed words first, then `owner` and `owner/name` for the rest.
 
 Each app's `urls` has `urlpatterns` for pages and `api_urlpatterns` for JSON under /api/v1/. The
 names that the fixed words use up are reserved in `marketplace.accounts.names`.
