@@ -16,8 +16,6 @@ to a user as it stands; any other exception is a mistake of ours and belongs in 
     └── Stopped                        the caller asked to stop; the checkpoint is kept
 """
 
-# ruff: noqa: N818 - the names say what happened, and a suffix would add nothing.
-
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping

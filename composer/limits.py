@@ -27,7 +27,7 @@ class Limits:
     pattern_keys: int = 512
     pattern_length: int = 1024
     # A checkpoint's pickle holds about 250 bytes per tensor; the numbers lie outside it.
-    pickle_bytes: int = 4 * MIB
+    pickle_bytes: int = 2 * MIB
 
 
 DEFAULT = Limits()

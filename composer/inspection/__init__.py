@@ -7,7 +7,8 @@ and has no torch. Reading the two weight formats is left to `composer.safetensor
 
 from __future__ import annotations
 
+from composer.inspection.inspecting import inspect_adapter
 from composer.inspection.summary import AdapterSummary, Inspection, ModuleTable
 from composer.limits import DEFAULT, Limits
 
-__all__ = ["DEFAULT", "AdapterSummary", "Inspection", "Limits", "ModuleTable"]
+__all__ = ["DEFAULT", "AdapterSummary", "Inspection", "Limits", "ModuleTable", "inspect_adapter"]
