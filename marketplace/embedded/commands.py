@@ -195,6 +195,8 @@ def reset(options: argparse.Namespace, console: Console, stops: StopRequests) ->
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+        if servers != options.data:
+            servers.rmdir()
     console.line(f"The data in {options.data} is deleted; converted base models and logs are kept.")
     return 0
 

@@ -131,6 +131,7 @@ def stop_leftover(cluster: Path) -> bool:
         raise ServerFailed(
             f"An earlier PostgreSQL (process {pid}) does not stop.", fix=f"End it: kill -9 {pid}"
         )
+    (cluster / "postmaster.pid").unlink(missing_ok=True)  # a killed one leaves it
     return True
 
 

@@ -63,6 +63,7 @@ def place_server_folder(data_dir: Path, account: Account, *, durable: bool = Tru
     run can tell what a killed one left behind.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
+    data_dir = data_dir.resolve()
     folder = find_server_folder(data_dir, account)
     if folder != data_dir and not durable:
         remove_abandoned()
@@ -138,6 +139,7 @@ def place_program(folder: Path, subfolders: tuple[str, ...], account: Account) -
         subfolders: what belongs together (a program and its libraries), relative to `folder`.
         account: the user that will run them.
     """
+    folder = folder.resolve()
     if not account.differs or can_reach(folder / subfolders[0], account):
         return folder
     name = short_hash(folder / subfolders[0], extra=str((folder / subfolders[0]).stat().st_mtime))
@@ -149,7 +151,7 @@ def place_program(folder: Path, subfolders: tuple[str, ...], account: Account) -
 
 def can_reach(path: Path, account: Account) -> bool:
     """Tell whether `account` may enter the folder `path` (or run the file)."""
-    test = ["/bin/sh", "-c", 'test -x "$1"', "sh", str(path.resolve())]
+    test = ["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)]
     answer = subprocess.run(
         test, cwd="/", user=account.uid, group=account.gid, extra_groups=[], timeout=10, check=False
     )

@@ -46,6 +46,7 @@ def end_process(pid: int, *, first: signal.Signals, seconds: float) -> bool:
     for number, patience in ((first, seconds), (signal.SIGKILL, 5.0)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+            os.kill(pid, signal.SIGCONT)  # a suspended process would not notice
         deadline = time.monotonic() + patience
         while is_alive(pid) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
