@@ -27,7 +27,7 @@ from marketplace.embedded.privileges import (
     place_server_folder,
     place_socket_folder,
 )
-from marketplace.embedded.process_table import command_of, end_process, is_alive
+from marketplace.embedded.process_table import end_process, is_alive, runs_program
 from marketplace.embedded.processes import (
     ChildProcess,
     Pause,
@@ -123,7 +123,7 @@ def stop_leftover(cluster: Path) -> bool:
     pid = _read_pid(cluster)
     if pid is None:
         return False
-    if not is_alive(pid) or "postgres" not in command_of(pid):
+    if not is_alive(pid) or not runs_program(pid, {"postgres"}, words=str(cluster)):
         # After a reboot the number may belong to anybody; PostgreSQL itself would refuse to start.
         (cluster / "postmaster.pid").unlink(missing_ok=True)
         return False

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
+from collections.abc import Set
 from pathlib import Path
 
 POLL_SECONDS = 0.02
@@ -41,8 +43,25 @@ def command_of(pid: int) -> str:
     return answer.stdout.strip()
 
 
+def runs_program(pid: int, names: Set[str], *, words: str = "") -> bool:
+    """Tell whether a process runs one of these programs, with these words in its command line.
+
+    The number alone says little (it may have been given away again), and the words alone would
+    also match an editor that has a file of that name open.
+    """
+    command = command_of(pid)
+    pattern = rf"(^|/)({'|'.join(map(re.escape, sorted(names)))})(\s|:|$)"
+    return words in command and re.search(pattern, command) is not None
+
+
 def end_process(pid: int, *, first: signal.Signals, seconds: float) -> bool:
-    """Stop a process that is not our child: `first`, then SIGKILL; tell whether it is gone."""
+    """Stop a process that is not our child: `first`, then SIGKILL; tell whether it is gone.
+
+    What it leaves in its own process group goes with it.
+    """
+    leads_group = False
+    with contextlib.suppress(ProcessLookupError):
+        leads_group = os.getpgid(pid) == pid
     for number, patience in ((first, seconds), (signal.SIGKILL, 5.0)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
@@ -51,5 +70,8 @@ def end_process(pid: int, *, first: signal.Signals, seconds: float) -> bool:
         while is_alive(pid) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         if not is_alive(pid):
+            if leads_group:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)
             return True
     return False

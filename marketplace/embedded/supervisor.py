@@ -87,9 +87,9 @@ def end_leftovers(previous: Holder | None) -> list[str]:
     ended = []
     children = previous.children if previous else {}
     # The servers are stopped with their own pid files when they are started again.
-    for name in ("web server", "worker"):
+    for name, words in (("web server", "uvicorn marketplace"), ("worker", "celery -A marketplace")):
         pid = children.get(name)
-        if pid and is_alive(pid) and "marketplace" in command_of(pid):
+        if pid and is_alive(pid) and words in command_of(pid):
             end_process(pid, first=signal.SIGTERM, seconds=LEFTOVER_SECONDS)
             ended.append(name)
     return ended

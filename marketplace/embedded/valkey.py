@@ -22,7 +22,7 @@ from marketplace.embedded.privileges import (
     place_server_folder,
     place_socket_folder,
 )
-from marketplace.embedded.process_table import command_of, end_process, is_alive
+from marketplace.embedded.process_table import end_process, is_alive, runs_program
 from marketplace.embedded.processes import (
     ChildProcess,
     Pause,
@@ -108,7 +108,7 @@ def stop_leftover(storage: Path) -> bool:
     pid_file = storage / "valkey.pid"
     with contextlib.suppress(OSError, ValueError):
         pid = int(pid_file.read_text())
-        if is_alive(pid) and "-server" in command_of(pid):
+        if is_alive(pid) and runs_program(pid, {"valkey-server", "redis-server"}):
             if not end_process(pid, first=signal.SIGTERM, seconds=20):
                 raise ServerFailed(
                     f"An earlier Valkey (process {pid}) does not stop.",

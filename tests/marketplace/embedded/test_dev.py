@@ -161,9 +161,8 @@ def test_a_taken_port_is_told_before_anything_slow_happens(miniature):
 
 def test_a_failing_step_says_what_to_do_and_shows_the_log(miniature):
     manage = miniature / "manage.py"
-    manage.write_text(manage.read_text().replace('"seed_demo"', '"fail"', 1).replace(
-        "import os", "import sys\nif sys.argv[1] == 'seed_demo': sys.exit('no adapters')\nimport os", 1
-    ))  # fmt: skip
+    refusal = "import sys\nif sys.argv[1] == 'seed_demo':\n    sys.exit('no adapters')\n"
+    manage.write_text(refusal + manage.read_text())
     running = RunningDev(miniature)
     assert running.wait() == 1
     assert "Demo catalogue: the command failed." in running.text()
