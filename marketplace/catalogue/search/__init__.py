@@ -1,0 +1,26 @@
+"""Finding adapters: `query`, `matching`, `facets` and the page of `results`.
+
+Words go through PostgreSQL's full-text search and its trigrams, fused by reciprocal rank; examples
+are matched with the samples that owners give. What a user may not see is never counted.
+"""
+
+from __future__ import annotations
+
+from marketplace.catalogue.search.facets import Facet, FacetCount
+from marketplace.catalogue.search.matching import filter_adapters, list_adapters, order_adapters
+from marketplace.catalogue.search.query import SORTS, CatalogueQuery, read_query
+from marketplace.catalogue.search.results import Chip, SearchResults, search
+
+__all__ = [
+    "SORTS",
+    "CatalogueQuery",
+    "Chip",
+    "Facet",
+    "FacetCount",
+    "SearchResults",
+    "filter_adapters",
+    "list_adapters",
+    "order_adapters",
+    "read_query",
+    "search",
+]
