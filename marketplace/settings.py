@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import django_stubs_ext
 from celery.schedules import crontab
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
@@ -21,6 +22,8 @@ from marketplace.environment import (
     read_number,
     read_text,
 )
+
+django_stubs_ext.monkeypatch()  # lets ModelAdmin[User] and ModelForm[User] name their model
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VERSION = "0.1.0"
@@ -154,6 +157,10 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "clean-up-quarantine": {
         "task": "marketplace.uploads.tasks.clean_up_quarantine",
         "schedule": crontab(minute="17"),
+    },
+    "forget-old-events": {
+        "task": "marketplace.live.tasks.forget_old_events",
+        "schedule": crontab(minute="47"),
     },
     "collect-orphan-blobs": {
         "task": "marketplace.catalogue.tasks.collect_orphan_blobs",

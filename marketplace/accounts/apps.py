@@ -1,4 +1,4 @@
-"""Names the app for Django."""
+"""Names the app for Django, and registers the project's start-up checks."""
 
 from __future__ import annotations
 
@@ -10,3 +10,7 @@ class AccountsConfig(AppConfig):
 
     name = "marketplace.accounts"
     label = "accounts"
+
+    def ready(self) -> None:
+        """Importing the checks registers them."""
+        from marketplace import checks  # noqa: F401, PLC0415

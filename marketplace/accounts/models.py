@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from marketplace.accounts.names import MAX_NAME_LENGTH, validate_owner_name
 
-TOKEN_PREFIX = "lm"
+TOKEN_PREFIX = "lm"  # noqa: S105 (the public part)
 
 
 class User(AbstractUser):
@@ -99,5 +99,5 @@ class ApiToken(models.Model):
 
 
 def _hash_secret(secret: str) -> str:
-    # The secret has 256 random bits: a plain hash cannot be guessed back, a slow one would only cost time.
+    # The secret has 256 random bits: a plain hash cannot be guessed back, a slow one costs time.
     return hashlib.sha256(secret.encode()).hexdigest()

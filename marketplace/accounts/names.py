@@ -1,4 +1,4 @@
-"""The rules for owner and adapter names, as the hub clients enforce them, plus what our addresses need.
+"""The rules for owner and adapter names: those of the hub clients, and what our addresses need.
 
 A name is ASCII, case-folded unique, and none of the words our own addresses begin with.
 """
@@ -13,12 +13,13 @@ MAX_NAME_LENGTH = 96
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 RESERVED_OWNERS = frozenset(
     """
-    about account accounts adapters admin api assets auth blog catalogue collections compose compositions
-    contact datasets debug docs download downloads enterprise explore favicon.ico health healthz help
-    home join jobs kernels legal live login logout me media metrics models moderation new oauth
-    organizations orgs playground pricing privacy readyz register report resolve robots.txt root search
-    security settings sign-in sign-out sign-up signup sitemap.xml spaces staff static status styleguide
-    support system tasks terms theme tray upload uploads users welcome well-known www _cas
+    _cas about account accounts adapters admin api assets auth base-models blog catalogue
+    collections compose compositions contact datasets debug docs download downloads enterprise
+    explore favicon.ico health healthz help home jobs join kernels legal live login logout me
+    media metrics models moderation new oauth organizations orgs playground pricing privacy
+    readyz register report resolve robots.txt root search security settings sign-in sign-out
+    sign-up signup sitemap.xml spaces staff static status styleguide support system tasks terms
+    theme tray upload uploads users welcome well-known www
     """.split()
 )
 

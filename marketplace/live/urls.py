@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from django.urls import URLPattern
+from django.urls import URLPattern, path
 
-urlpatterns: list[URLPattern] = []
+from marketplace.live import views
+
+urlpatterns: list[URLPattern] = [
+    path("live/<str:channel>", views.stream, name="stream"),
+    path("live/<str:channel>/events", views.poll, name="poll"),
+]
 api_urlpatterns: list[URLPattern] = []

@@ -1,0 +1,44 @@
+"""`manage.py verify_storage`: read every stored file and compare it with its row."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.files.storage import default_storage
+from django.core.management.base import BaseCommand
+from rich.console import Console
+from rich.progress import Progress
+
+from marketplace.blobs.checking import check_storage
+from marketplace.blobs.models import Blob
+
+
+class Command(BaseCommand):
+    """Exit with 1 where something is missing, damaged or left over."""
+
+    help = "Check that every stored file is there and whole; list what no row speaks of."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Offer to remove what is left over."""
+        parser.add_argument(
+            "--fix-orphans", action="store_true", help="remove files that no row speaks of"
+        )
+
+    def handle(self, *_: Any, fix_orphans: bool, **__: Any) -> None:
+        """Print each finding and a closing count."""
+        console = Console(file=sys.stderr)
+        with Progress(console=console, disable=not console.is_terminal) as progress:
+            task = progress.add_task("Reading files", total=Blob.objects.count())
+            findings = list(check_storage(on_blob=lambda: progress.advance(task)))
+        for finding in findings:
+            self.stdout.write(str(finding))
+        if fix_orphans:
+            for finding in findings:
+                if finding.kind == "orphan":
+                    default_storage.delete(finding.name)
+            findings = [finding for finding in findings if finding.kind != "orphan"]
+        self.stdout.write(f"{Blob.objects.count()} files checked, {len(findings)} findings")
+        if findings:
+            sys.exit(1)
