@@ -279,6 +279,11 @@ class Revision(models.Model):
         return self.yanked_at is not None
 
     @property
+    def files_size(self) -> int:
+        """Bytes of all its files; runs a query."""
+        return int(self.files.aggregate(total=models.Sum("blob__size"))["total"] or 0)
+
+    @property
     def adapter_summary(self) -> AdapterSummary | None:
         """What inspection read from the files."""
         return AdapterSummary.from_dict(self.summary_json) if self.summary_json else None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import AnonymousUser
 from django.db import models
 from django.db.models import Q
+
+VERSION_LABEL = re.compile(r"v[1-9][0-9]{0,8}\Z")
+FULL_OID = re.compile(r"[0-9a-f]{40}\Z")
 
 if TYPE_CHECKING:
     from marketplace.accounts.models import User
@@ -34,6 +38,10 @@ class AdapterQuerySet(models.QuerySet["Adapter"]):
         mine = Q(owner=user) if user.is_authenticated else Q()
         return self.filter(on_shelf | mine if mine else on_shelf, deleted_at__isnull=True)
 
+    def named(self, owner: str, name: str) -> AdapterQuerySet:
+        """The one at this address, in whatever case it was typed."""
+        return self.filter(owner__username__iexact=owner, name__iexact=name)
+
     def owned_by(self, user: Any) -> AdapterQuerySet:
         """The user's own."""
         return self.filter(owner=user, deleted_at__isnull=True)
@@ -55,3 +63,20 @@ class RevisionQuerySet(models.QuerySet["Revision"]):
         public = Q(state="accepted", adapter__visibility="public", adapter__owner__is_active=True)
         mine = Q(adapter__owner=user) if user.is_authenticated else Q()
         return self.filter(public | mine if mine else public, adapter__deleted_at__isnull=True)
+
+    def of(self, owner: str, name: str) -> RevisionQuerySet:
+        """Those of the adapter at this address."""
+        return self.filter(adapter__owner__username__iexact=owner, adapter__name__iexact=name)
+
+    def at(self, label: str) -> Revision | None:
+        """The one that `label` names: v3, a full id, a branch or tag; main is the newest there is.
+
+        Call it on the revisions of one adapter.
+        """
+        if VERSION_LABEL.match(label):
+            return self.filter(number=int(label[1:])).first()
+        if FULL_OID.match(label):
+            return self.filter(oid=label).first()
+        if label in {"main", "latest"}:
+            return self.on_shelf().filter(number__isnull=False).order_by("-number").first()
+        return self.filter(refs__name=label).first()
