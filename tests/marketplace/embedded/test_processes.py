@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,14 @@ SLEEP = "import time; time.sleep(60)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf'); {SLEEP}"
 
 
-def start(folder: Path, code: str, **options: float) -> ChildProcess:
+def start(folder: Path, code: str, *, stop_seconds: float = 20) -> ChildProcess:
     command = [sys.executable, "-u", "-c", code]
-    return ChildProcess(ProcessSpec("thing", command, folder / "log" / "thing.log", **options))
+    log = folder / "log" / "thing.log"
+    return ChildProcess(ProcessSpec("thing", command, log, stop_seconds=stop_seconds))
+
+
+def has_ended(child: ChildProcess) -> Callable[[], bool]:
+    return lambda: child.exit_code is not None
 
 
 def test_it_works(tmp_path):
@@ -39,7 +45,7 @@ def test_it_works(tmp_path):
 def test_a_second_start_reads_only_its_own_part_of_the_log(tmp_path):
     for word in ("first", "second"):
         child = start(tmp_path, f"print({word!r})")
-        wait_until(lambda child=child: child.exit_code is not None)
+        child.wait_until(has_ended(child), seconds=30, pause=time.sleep)
     assert child.new_log_text() == "second\n"
     assert "first" in read_tail(tmp_path / "log" / "thing.log")
 
