@@ -1,0 +1,62 @@
+"""Say before the start what a job will cost, from jobs that this site has done.
+
+Time is the median of the seconds per unit of work of the newest finished jobs on the same base
+model; without any there is no figure, and the form says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+
+from marketplace.catalogue.models import BaseModel
+from marketplace.compositions.models import CompositionJob
+
+RECENT = 20
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a job will do; `seconds` is None where no job has been measured yet."""
+
+    screening: int
+    evaluations: int
+    answers: int
+    methods: int
+    queued: int
+    seconds: float | None
+
+
+def estimate(
+    base: BaseModel | None, *, pool: int, n_candidates: int, budget: int, rows: int
+) -> Estimate:
+    """Count the work of a job with this many adapters, candidates, evaluations and rows."""
+    work = _work(pool, budget, rows)
+    pace = _seconds_per_unit(base) if base else None
+    return Estimate(
+        screening=pool if pool > n_candidates or pool > 1 else 0,
+        evaluations=budget,
+        answers=rows,
+        methods=4,
+        queued=CompositionJob.objects.active().count(),
+        seconds=None if pace is None else pace * work,
+    )
+
+
+def _work(pool: int, budget: int, rows: int) -> float:
+    """One unit is one forward pass over the fit rows; an answer costs about as much per row."""
+    return pool + budget + 4.0 * rows / 5
+
+
+def _seconds_per_unit(base: BaseModel) -> float | None:
+    done = CompositionJob.objects.filter(
+        base_model=base, state=CompositionJob.State.SUCCEEDED, started_at__isnull=False
+    ).order_by("-finished_at")[:RECENT]
+    paces = []
+    for job in done:
+        if job.started_at is None or job.finished_at is None:
+            continue
+        seconds = (job.finished_at - job.started_at).total_seconds()
+        work = _work(job.ingredients.count(), job.evaluations_spent, job.examples.count())
+        paces.append(seconds / work)
+    return median(paces) if paces else None

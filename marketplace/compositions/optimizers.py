@@ -1,0 +1,16 @@
+"""The optimisers that the form offers, with what to say of each; the library knows more."""
+
+from __future__ import annotations
+
+DEFAULT_OPTIMIZER = "greedy+gn"
+
+OPTIMIZERS: dict[str, str] = {
+    "greedy+gn": "greedy, then Gauss-Newton steps",
+    "greedy": "greedy, one adapter at a time",
+    "NGOpt": "NGOpt, nevergrad's choice (LoraHub)",
+    "CMA": "CMA-ES",
+    "DE": "differential evolution",
+    "PSO": "particle swarm",
+    "OnePlusOne": "(1+1) evolution",
+    "Cobyla": "Cobyla",
+}

@@ -1,0 +1,35 @@
+"""Every write of composition jobs that a user asks for; what a worker writes is in `runner`."""
+
+from __future__ import annotations
+
+from marketplace.compositions.services.controlling import (
+    cancel_composition,
+    clone_composition,
+    forget_examples,
+    retry_composition,
+)
+from marketplace.compositions.services.errors import CompositionError
+from marketplace.compositions.services.publishing import (
+    PublishRequest,
+    prefill_publication,
+    publish_composition,
+)
+from marketplace.compositions.services.starting import (
+    CompositionRequest,
+    compatible_pool,
+    start_composition,
+)
+
+__all__ = [
+    "CompositionError",
+    "CompositionRequest",
+    "PublishRequest",
+    "cancel_composition",
+    "clone_composition",
+    "compatible_pool",
+    "forget_examples",
+    "prefill_publication",
+    "publish_composition",
+    "retry_composition",
+    "start_composition",
+]

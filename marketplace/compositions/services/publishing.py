@@ -1,0 +1,189 @@
+"""Put a finished composition on the shelf, with its parents pinned, its card and its recipe."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from composer.examples import Example as Row
+from composer.inspection import AdapterSummary
+from marketplace.accounts.names import MAX_NAME_LENGTH
+from marketplace.blobs.models import Blob
+from marketplace.blobs.services import store_bytes
+from marketplace.catalogue.licences import LicenceError, Licensed, derive_licence
+from marketplace.catalogue.models import Adapter, Revision
+from marketplace.catalogue.services import (
+    CardFields,
+    NewRevision,
+    Parent,
+    PublishError,
+    publish_revision,
+)
+from marketplace.compositions.models import CompositionJob
+from marketplace.compositions.services.errors import CompositionError
+
+_SAMPLES = 3
+_MAX_SUMMARY = 200
+_UNWANTED = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass(frozen=True)
+class PublishRequest:
+    """What the publish dialog holds."""
+
+    name: str
+    summary: str = ""
+    licence: str = ""
+    task: str = ""
+    tags: Sequence[str] = field(default_factory=tuple)
+    visibility: str = Adapter.Visibility.PUBLIC
+    with_samples: bool = False
+
+
+def prefill_publication(job: CompositionJob) -> dict[str, Any]:
+    """Return what the dialog shows at first: a free name, a summary, tags, the derived licence."""
+    licence, conflict = "", ""
+    try:
+        licence = derive_licence(_licensed(job))
+    except LicenceError as error:
+        conflict = str(error)
+    return {
+        "name": _free_name(job),
+        "summary": (job.title or f"Composed by job {job.number}")[:_MAX_SUMMARY],
+        "licence": licence,
+        "licence_conflict": conflict,
+        "tags": ["composed"],
+        "task": _common_task(job),
+        "visibility": Adapter.Visibility.PUBLIC,
+    }
+
+
+def publish_composition(job: CompositionJob, request: PublishRequest) -> Revision:
+    """Publish the result as a revision with lineage and return it; a second time gives the same.
+
+    Raises:
+        CompositionError: the job has no result, or the shelf refuses it, with problems by field.
+    """
+    if job.published is not None:
+        return job.published
+    if job.state != CompositionJob.State.SUCCEEDED or not job.summary_json:
+        raise CompositionError({"": ["Only a job that succeeded can be published."]})
+    files = {item.path: item.blob for item in job.results.select_related("blob")}
+    files["recipe.json"] = _recipe_with_parents(job, files)
+    try:
+        revision = publish_revision(_make_revision(job, request, files))
+    except PublishError as error:
+        raise CompositionError(error.problems) from error
+    CompositionJob.objects.filter(pk=job.pk).update(published=revision)
+    job.published = revision
+    return revision
+
+
+def _make_revision(
+    job: CompositionJob, request: PublishRequest, files: dict[str, Blob]
+) -> NewRevision:
+    losses = _held_out_losses(job.report or {})
+    return NewRevision(
+        owner=job.owner,
+        name=request.name.strip(),
+        files=files,
+        summary=AdapterSummary.from_dict(job.summary_json or {}),
+        base_model=job.base_model,
+        title=f"Publish the composition of job {job.number}",
+        origin=Revision.Origin.COMPOSITION,
+        card=CardFields(
+            summary=request.summary,
+            card=_strip_front_matter(job.card),
+            licence=request.licence or None,
+            task=request.task,
+            prompt_format=job.prompt_format,
+            tags=list(request.tags),
+            samples=_samples(job) if request.with_samples else None,
+            visibility=request.visibility,
+        ),
+        parents=_parents(job),
+        provenance={
+            "job": str(job.pk),
+            "merge_method": job.merge_method,
+            "recipe": job.recipe or {},
+            "report": {**(job.report or {}), "answers": []},  # the user's rows stay with the job
+        },
+        kind=Adapter.Kind.COMPOSED,
+        job_key=job.pk,
+        base_loss=losses.get("base"),
+        adapter_loss=losses.get("composed"),
+    )
+
+
+def _parents(job: CompositionJob) -> list[Parent]:
+    used = job.ingredients.exclude(weight=None).exclude(weight=0)
+    rows = used.select_related("revision__adapter__owner")
+    return [Parent(item.revision, float(item.weight or 0)) for item in rows]
+
+
+def _licensed(job: CompositionJob) -> list[Licensed]:
+    return [
+        Licensed(
+            parent.revision.adapter.full_name,
+            parent.revision.adapter.licence,
+            is_own=parent.revision.adapter.owner_id == job.owner_id,
+        )
+        for parent in _parents(job)
+    ]
+
+
+def _recipe_with_parents(job: CompositionJob, files: dict[str, Blob]) -> Blob:
+    """Write the recipe anew with the parents as this catalogue pins them."""
+    recipe = dict(job.recipe or {})
+    recipe["parents"] = [
+        {
+            "adapter": parent.revision.adapter.full_name,
+            "revision": parent.revision.oid,
+            "sha256": parent.revision.weights_sha256,
+            "weight": parent.weight,
+        }
+        for parent in _parents(job)
+    ]
+    return store_bytes(f"{json.dumps(recipe, indent=2, sort_keys=True)}\n".encode())
+
+
+def _held_out_losses(report: dict[str, Any]) -> dict[str, float | None]:
+    return {
+        row["method"]: (row.get("held_out") or row.get("fit") or {}).get("loss")
+        for row in report.get("rows", [])
+    }
+
+
+def _samples(job: CompositionJob) -> list[Row]:
+    return [Row(row.input, row.output) for row in job.examples.all()[:_SAMPLES]]
+
+
+def _free_name(job: CompositionJob) -> str:
+    words = _UNWANTED.sub("-", job.title.lower()).strip("-")[: MAX_NAME_LENGTH - 8].strip("-")
+    name = words or f"composition-{job.number}"
+    taken = set(
+        Adapter.objects.filter(owner=job.owner, name__istartswith=name).values_list(
+            "name", flat=True
+        )
+    )
+    number, free = 2, name
+    while free in taken:
+        number, free = number + 1, f"{name}-{number}"
+    return free
+
+
+def _common_task(job: CompositionJob) -> str:
+    """Suggest the task of the heaviest parent."""
+    parents = sorted(_parents(job), key=lambda parent: -abs(parent.weight))
+    return parents[0].revision.adapter.task if parents else ""
+
+
+def _strip_front_matter(card: str) -> str:
+    """The card's text without its YAML head, which the site writes from the fields."""
+    if not card.startswith("---\n"):
+        return card
+    _, _, rest = card.removeprefix("---\n").partition("\n---\n")
+    return rest.lstrip("\n")

@@ -1,0 +1,117 @@
+"""Celery entry points of compositions; what they do, and whether they have to, is in the rows.
+
+A message carries only a job's id. It may arrive twice, late or never: `runner.run` claims the row
+first, and `requeue_lost_jobs` sends again what nobody works on.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from uuid import UUID
+
+from celery import shared_task
+from celery.exceptions import SoftTimeLimitExceeded
+from django.conf import settings
+from django.db import connection
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils import timezone
+from kombu.exceptions import OperationalError
+
+from marketplace.compositions.models import CompositionJob
+from marketplace.live.services import publish
+
+logger = logging.getLogger(__name__)
+
+RESEND_AFTER = timedelta(seconds=60)  # a queued job whose message must be taken for lost
+BATCH = 100
+_LOCK = 7203004021  # the advisory lock of the reaper: one of them at a time in a deployment
+
+
+@shared_task(
+    bind=True,
+    soft_time_limit=settings.JOB_SOFT_LIMIT_SECONDS,
+    time_limit=settings.JOB_HARD_LIMIT_SECONDS,
+)
+def run_composition(self: object, job_id: str) -> None:
+    """Do the job if it is still to be done."""
+    from marketplace.compositions import runner
+
+    try:
+        runner.run(UUID(job_id), worker=getattr(getattr(self, "request", None), "hostname", ""))
+    except SoftTimeLimitExceeded:
+        # Between the runner's own handling and here there is nothing left to save.
+        logger.warning("job %s ended at its time limit", job_id)
+
+
+def send_job(job_id: UUID) -> bool:
+    """Ring the bell for a queued job; False where the queue cannot be reached: sent later."""
+    try:
+        run_composition.delay(str(job_id))
+    except (OperationalError, OSError) as error:
+        logger.warning("job %s waits, the queue cannot be reached: %s", job_id, error)
+        return False
+    CompositionJob.objects.filter(pk=job_id).update(sent_at=timezone.now())
+    return True
+
+
+@shared_task
+def requeue_lost_jobs() -> int:
+    """Send queued jobs whose message was lost, and return those whose worker is gone.
+
+    A job that has lost its worker too often ends as failed. One reaper works at a time. Returns how
+    many jobs were sent.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
+        (locked,) = cursor.fetchone() or (False,)
+    if not locked:
+        return 0
+    try:
+        _return_lost()
+        return sum(send_job(job.pk) for job in _unsent())
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
+
+
+def _return_lost() -> None:
+    lost = CompositionJob.objects.with_lost_lease()
+    for job in lost[:BATCH]:
+        mine = lost.filter(pk=job.pk, fence=job.fence)
+        if job.cancel_requested:
+            _end(job, mine, CompositionJob.State.CANCELLED)
+        elif job.attempts >= settings.JOB_MAX_ATTEMPTS:
+            _end(
+                job,
+                mine,
+                CompositionJob.State.FAILED,
+                error_code="worker_lost",
+                error=f"The worker was lost {job.attempts} times while it did this job.",
+                error_fix="Retry with fewer candidates or rows; the administrator finds the cause "
+                "in the worker's log. The best weights so far are kept.",
+            )
+        elif mine.update(
+            state=CompositionJob.State.QUEUED, fence=job.fence + 1, lease_expires_at=None,
+            sent_at=None,
+        ):  # fmt: skip
+            publish(job.channel, "state", {"state": "queued"})
+
+
+def _end(job: CompositionJob, rows: object, state: str, **changes: object) -> None:
+    ended = rows.update(  # type: ignore[attr-defined]
+        state=state,
+        fence=job.fence + 1,
+        lease_expires_at=None,
+        finished_at=timezone.now(),
+        **changes,
+    )
+    if ended:
+        publish(job.channel, "state", {"state": state})
+
+
+def _unsent() -> list[CompositionJob]:
+    long_ago = Q(sent_at__isnull=True) | Q(sent_at__lt=Now() - RESEND_AFTER)
+    rows = CompositionJob.objects.queued().filter(long_ago).order_by("created_at")
+    return list(rows[:BATCH])
