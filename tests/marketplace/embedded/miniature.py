@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[3]
 FILES = {
     "marketplace/__init__.py": "from marketplace.celery import app as celery_app\n",
     "marketplace/celery.py": """
-import os, pathlib
+import os, pathlib, time
 from celery import Celery
 app = Celery("marketplace", broker=os.environ["CELERY_BROKER_URL"])
 app.conf.beat_schedule_filename = os.path.join(os.environ["DATA_DIR"], "run", "schedule")
@@ -23,6 +23,11 @@ app.conf.task_ignore_result = True
 @app.task(name="leave_file")
 def leave_file():
     (pathlib.Path(os.environ["DATA_DIR"]) / "done-by-the-worker").write_text("42")
+@app.task(name="stay_busy", acks_late=True)
+def stay_busy():
+    (pathlib.Path(os.environ["DATA_DIR"]) / "busy").write_text(str(os.getpid()))
+    while True:
+        sum(range(100_000))
 """,
     "marketplace/asgi.py": """
 async def application(scope, receive, send):
@@ -47,6 +52,9 @@ with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
         print("one adapter published", flush=True)
     elif sys.argv[1] == "fail":
         sys.exit("it went wrong on purpose")
+if sys.argv[1] == "keep_busy":
+    from marketplace.celery import stay_busy
+    stay_busy.delay()
 if sys.argv[1] == "demo_job":
     from marketplace.celery import leave_file
     result = data / "done-by-the-worker"

@@ -71,6 +71,18 @@ def test_a_kill_leaves_nothing_running_and_nothing_is_lost(miniature):
         assert count_seeds(second) == 1
 
 
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_in_the_middle_of_a_task_goes_too(miniature, how):
+    with serving(miniature) as running:
+        assert run_dev(miniature, "manage", "keep_busy")[0] == 0
+        busy = running.data / "busy"
+        wait_until(lambda: busy.exists() and busy.read_text() != "")
+        started = running.children() | {"pool": int(busy.read_text())}
+        running.process.send_signal(how)
+        running.wait()
+        wait_until(lambda: all_gone(started), 40)
+
+
 def test_a_server_that_survived_its_supervisor_is_replaced(miniature):
     """As on systems where the kernel does not tell the children of their parent's death."""
     with serving(miniature) as first:
