@@ -94,6 +94,16 @@ class LoadedBase:
         return min((int(limit) for limit in limits if limit), default=1 << 30)
 
 
+@dataclass(frozen=True)
+class BaseDescription:
+    """What is known of a base from its configuration alone."""
+
+    module_table: ModuleTable
+    architecture: str
+    is_seq2seq: bool
+    parameter_count: int
+
+
 def parse_source(text: str) -> BaseModelSource:
     """Read what a user typed: folder, installed package with a GGUF, or `owner/name[@revision]`."""
     if Path(text).is_dir():
@@ -145,6 +155,15 @@ def load_base(
 
 def compute_module_table(source: BaseModelSource, *, cache_dir: Path | None = None) -> ModuleTable:
     """List every linear layer with its (in_features, out_features), without reading weights."""
+    return describe_base(source, cache_dir=cache_dir).module_table
+
+
+def describe_base(source: BaseModelSource, *, cache_dir: Path | None = None) -> BaseDescription:
+    """Tell layers, architecture and size of a base, without reading weights.
+
+    Raises:
+        BaseModelError: if it cannot be found or read, or is neither a causal nor a seq2seq model.
+    """
     with _explained(source):
         if source.kind == "gguf_package":
             path = gguf_path(source)
@@ -155,7 +174,12 @@ def compute_module_table(source: BaseModelSource, *, cache_dir: Path | None = No
             config = _config(Path(source.location))
         with torch.device("meta"):
             model = _model_class(config).from_config(config)
-    return _module_table(model)
+    return BaseDescription(
+        module_table=_module_table(model),
+        architecture=type(model).__name__,
+        is_seq2seq=bool(config.is_encoder_decoder),
+        parameter_count=sum(item.numel() for item in model.parameters()),
+    )
 
 
 def local_folder(source: BaseModelSource, *, cache_dir: Path | None = None) -> Path:

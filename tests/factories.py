@@ -6,6 +6,7 @@ factory needs torch.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -14,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from django.core.files.base import ContentFile
-from django.core.files.storage import default_storage
+from django.contrib.auth.hashers import make_password
 
 from composer.examples import Example
 from composer.inspection import AdapterSummary
 from marketplace.accounts.models import User
 from marketplace.blobs.models import Blob
+from marketplace.blobs.services import store_bytes
 from marketplace.catalogue import services
 from marketplace.catalogue.models import Adapter, BaseModel, Revision
 
@@ -42,7 +43,13 @@ _numbers = itertools.count(1)
 def make_user(username: str = "", **fields: Any) -> User:
     """A user who can sign in with `PASSWORD`."""
     name = username or f"user{next(_numbers)}"
-    return User.objects.create_user(name, fields.pop("email", ""), PASSWORD, **fields)
+    return User.objects.create(username=name, password=_hash_password(), **fields)
+
+
+@functools.cache
+def _hash_password() -> str:
+    # Slow on purpose, so once is enough for all users of a test run.
+    return make_password(PASSWORD)
 
 
 def make_base_model(name: str = "", **fields: Any) -> BaseModel:
@@ -62,18 +69,7 @@ def make_base_model(name: str = "", **fields: Any) -> BaseModel:
 
 def make_blob(content: bytes) -> Blob:
     """Store the content as a blob."""
-    sha256 = hashlib.sha256(content).hexdigest()
-    header = f"blob {len(content)}\0".encode()
-    blob, _ = Blob.objects.get_or_create(
-        sha256=sha256,
-        defaults={
-            "git_sha1": hashlib.sha1(header + content, usedforsecurity=False).hexdigest(),
-            "size": len(content),
-        },
-    )
-    if not default_storage.exists(blob.storage_name):
-        default_storage.save(blob.storage_name, ContentFile(content))
-    return blob
+    return store_bytes(content)
 
 
 def make_adapter(

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from django.core.files import File
 from django.core.files.storage import FileSystemStorage, default_storage
+from django.utils import timezone
 
 from marketplace.blobs.hashing import READ_BYTES, Hasher, hash_bytes, hash_file
 from marketplace.blobs.models import Blob
@@ -124,6 +125,8 @@ def local_path(blob: Blob) -> Path | None:
 
 def _store(found: Hasher, write: Callable[[IO[bytes]], None], as_file: Callable[[], Any]) -> Blob:
     blob = Blob(sha256=found.sha256, git_sha1=found.git_sha1 or "", size=found.size)
+    # Touched first: whoever collects unused blobs waits for this or sees that it is wanted again.
+    Blob.objects.filter(pk=blob.pk).update(created_at=timezone.now())
     path = local_path(blob)
     if path is not None:
         if not _is_stored(path, blob.size):

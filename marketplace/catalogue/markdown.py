@@ -17,7 +17,7 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
 MAX_CHARACTERS = 512 * 1024
-_DEEPEST_HEADING = 6
+_FIRST_HEADING, _DEEPEST_HEADING = 2, 6
 _TAGS = {
     *("p", "br", "hr", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "code", "details"),
     *("ul", "ol", "li", "table", "thead", "tbody", "tr", "th", "td", "summary", "div", "span"),
@@ -29,7 +29,10 @@ _SCHEMES = {"http", "https", "mailto"}
 
 def render_markdown(text: str) -> SafeString:
     """Return the HTML of a card; whatever could do harm is gone."""
-    html = _parser().render(text[:MAX_CHARACTERS])
+    parser = _parser()
+    tokens = parser.parse(text[:MAX_CHARACTERS])
+    _settle_headings(tokens)
+    html = parser.renderer.render(tokens, parser.options, {})
     clean = nh3.clean(
         html,
         tags=_TAGS,
@@ -44,8 +47,6 @@ def render_markdown(text: str) -> SafeString:
 def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     parser.add_render_rule("image", _render_image)
-    parser.add_render_rule("heading_open", _render_heading)
-    parser.add_render_rule("heading_close", _render_heading)
     return parser
 
 
@@ -62,13 +63,14 @@ def _render_image(
     return f'<a href="{href}">{nh3.clean_text(words)}</a>'
 
 
-def _render_heading(
-    renderer: RendererHTML,
-    tokens: Sequence[Token],
-    index: int,
-    options: Any,
-    env: MutableMapping[str, Any],
-) -> str:
-    token = tokens[index]
-    level = min(int(token.tag[1:]) + 1, _DEEPEST_HEADING)
-    return f"<h{level}>" if token.nesting > 0 else f"</h{level}>\n"
+def _settle_headings(tokens: Sequence[Token]) -> None:
+    """Begin at the second level and skip none, so that the page keeps one outline."""
+    above = _FIRST_HEADING - 1
+    shift = 0
+    for token in tokens:
+        if token.type == "heading_open":
+            level = int(token.tag[1:])
+            shift = shift or _FIRST_HEADING - level
+            above = min(max(level + shift, _FIRST_HEADING), above + 1, _DEEPEST_HEADING)
+        if token.type in {"heading_open", "heading_close"}:
+            token.tag = f"h{above}"

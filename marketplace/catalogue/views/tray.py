@@ -62,4 +62,5 @@ def _answer(request: HttpRequest, adapter: Adapter | None) -> HttpResponse:
         )
         return redirect(target if is_ours else "catalogue:list")
     context = {"adapter": adapter, "tray": read_tray(request), "is_answer": True}
+    context["big"] = bool(request.POST.get("big"))
     return render(request, "catalogue/_tray_answer.html", context)
