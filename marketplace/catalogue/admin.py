@@ -57,34 +57,39 @@ class BaseModelAdmin(admin.ModelAdmin[BaseModel]):
             messages.info(request, f"A worker reads the layers of {len(base_models)} base models.")
 
 
-@admin.register(Adapter)
-class AdapterAdmin(admin.ModelAdmin[Adapter]):
+class _LookedAt:
     """To find and look at; changes are their owners' and go through the services."""
 
-    list_display = ("full_name", "kind", "visibility", "base_model", "downloads", "deleted_at")
-    list_filter = ("kind", "visibility")
-    list_select_related = ("base_model",)
-    search_fields = ("full_name",)
     show_full_result_count = False
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Adapters are published, not added."""
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Adapter | None = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Only owners change them."""
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Adapter | None = None) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Deleting keeps the row; see `services.delete_adapter`."""
         return False
 
 
-@admin.register(Revision)
-class RevisionAdmin(AdapterAdmin):
-    """To find by id or hash and look at."""
+@admin.register(Adapter)
+class AdapterAdmin(_LookedAt, admin.ModelAdmin[Adapter]):
+    """Adapters by name."""
 
-    list_display = ("__str__", "number", "state", "origin", "rank", "yanked_at", "created_at")  # type: ignore[assignment]
+    list_display = ("full_name", "kind", "visibility", "base_model", "downloads", "deleted_at")
+    list_filter = ("kind", "visibility")
+    list_select_related = ("base_model",)
+    search_fields = ("full_name",)
+
+
+@admin.register(Revision)
+class RevisionAdmin(_LookedAt, admin.ModelAdmin[Revision]):
+    """Revisions by id or hash."""
+
+    list_display = ("__str__", "number", "state", "origin", "rank", "yanked_at", "created_at")
     list_filter = ("state", "origin")
     list_select_related = ("adapter",)
     search_fields = ("oid", "adapter__full_name", "weights_sha256")

@@ -7,7 +7,7 @@ the fields mean for an adapter is in `read_readme`; rendering the rest is left t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -137,7 +137,7 @@ def _read_language(value: Any) -> str | None:
     return ("multilingual" if len(codes) > 1 else codes[0]) if codes else None
 
 
-def _read_tags(value: Any) -> Iterable[str] | None:
+def _read_tags(value: Any) -> list[str] | None:
     names = (_TAG_SIGNS.sub("-", tag.lower()).strip("-._+") for tag in _read_list(value))
     kept = [name[:40] for name in names if name and not _TECHNICAL.match(name)]
     return sorted(set(kept))[:MAX_TAGS] or None

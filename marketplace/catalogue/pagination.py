@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from django.core.paginator import InvalidPage
@@ -25,7 +24,7 @@ class CataloguePagination(PageNumberPagination):
 
     def paginate_queryset(
         self, queryset: Any, request: Request, view: Any = None
-    ) -> Sequence[Any] | None:
+    ) -> list[Any] | None:
         """Return one page; refuse a page that is no number."""
         self.request = request
         number = read_page_number(request)

@@ -5,9 +5,11 @@ Imported only inside task bodies and management commands, never by the web proce
 
 from __future__ import annotations
 
+from typing import cast
+
 from django.conf import settings
 
-from composer.base_model import BaseModelSource, describe_base
+from composer.base_model import BaseModelSource, SourceKind, describe_base
 from composer.errors import BaseModelError
 from marketplace.catalogue.models import BaseModel
 
@@ -18,7 +20,7 @@ def fill_module_table(base_model: BaseModel) -> BaseModel:
     A base that cannot be read becomes `failed`, with the reason for the administrator.
     """
     source = BaseModelSource(
-        kind=BaseModel.SourceKind(base_model.source_kind).value,
+        kind=cast("SourceKind", base_model.source_kind),
         location=base_model.location,
         revision=base_model.revision,
         file=base_model.file,

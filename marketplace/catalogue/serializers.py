@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from rest_framework import serializers
 
@@ -32,7 +32,7 @@ class AdapterSerializer(serializers.ModelSerializer[Adapter]):
 
     class Meta:
         model = Adapter
-        fields: ClassVar[tuple[str, ...]] = (
+        fields: tuple[str, ...] = (
             "id",
             "owner",
             "name",
@@ -59,7 +59,7 @@ class AdapterSerializer(serializers.ModelSerializer[Adapter]):
             "created_at",
             "updated_at",
         )
-        read_only_fields = fields
+        read_only_fields: tuple[str, ...] = fields
 
     def get_url(self, adapter: Adapter) -> str:
         """The page's path."""
@@ -88,11 +88,13 @@ class RevisionSerializer(serializers.ModelSerializer[Revision]):
     adapter = serializers.CharField(source="adapter.full_name")
     author = serializers.CharField(source="author.username", default=None, allow_null=True)
     base_model = serializers.CharField(source="base_model.name", default=None, allow_null=True)
-    parent = serializers.CharField(source="parent.oid", default=None, allow_null=True)
+    parent = serializers.CharField(  # type: ignore[assignment] # a field of ours, not the nesting
+        source="parent.oid", default=None, allow_null=True
+    )
 
     class Meta:
         model = Revision
-        fields: ClassVar[tuple[str, ...]] = (
+        fields: tuple[str, ...] = (
             "id",
             "adapter",
             "label",
@@ -115,7 +117,7 @@ class RevisionSerializer(serializers.ModelSerializer[Revision]):
             "yank_reason",
             "created_at",
         )
-        read_only_fields = fields
+        read_only_fields: tuple[str, ...] = fields
 
 
 class EdgeSerializer(serializers.Serializer[Any]):
@@ -141,14 +143,14 @@ class RevisionDetailSerializer(RevisionSerializer):
     provenance = serializers.JSONField()
 
     class Meta(RevisionSerializer.Meta):
-        fields: ClassVar[tuple[str, ...]] = (
+        fields: tuple[str, ...] = (
             *RevisionSerializer.Meta.fields,
             "files",
             "parents",
             "summary",
             "provenance",
         )
-        read_only_fields: ClassVar[tuple[str, ...]] = fields
+        read_only_fields: tuple[str, ...] = fields
 
 
 class AdapterDetailSerializer(AdapterSerializer):
@@ -158,14 +160,14 @@ class AdapterDetailSerializer(AdapterSerializer):
     current = RevisionSerializer(source="latest", allow_null=True)
 
     class Meta(AdapterSerializer.Meta):
-        fields: ClassVar[tuple[str, ...]] = (
+        fields: tuple[str, ...] = (
             *AdapterSerializer.Meta.fields,
             "card",
             "training_data",
             "samples",
             "current",
         )
-        read_only_fields: ClassVar[tuple[str, ...]] = fields
+        read_only_fields: tuple[str, ...] = fields
 
 
 class CardSerializer(serializers.Serializer[CardFields]):
@@ -213,7 +215,7 @@ class FacetValueSerializer(serializers.Serializer[Any]):
     """One value of a facet."""
 
     value = serializers.CharField()
-    label = serializers.CharField()
+    label = serializers.CharField()  # type: ignore[assignment] # a field
     count = serializers.IntegerField()
 
 
@@ -240,7 +242,7 @@ class FoundFileSerializer(serializers.Serializer[Any]):
 
     adapter = serializers.CharField(source="revision.adapter.full_name")
     revision = serializers.CharField(source="revision.oid")
-    label = serializers.CharField(source="revision.label")
+    label = serializers.CharField(source="revision.label")  # type: ignore[assignment] # a field
     path = serializers.CharField()
     size = serializers.IntegerField(source="blob.size")
     url = serializers.SerializerMethodField()
@@ -255,7 +257,7 @@ class BaseModelSerializer(serializers.ModelSerializer[BaseModel]):
 
     class Meta:
         model = BaseModel
-        fields: ClassVar[tuple[str, ...]] = (
+        fields: tuple[str, ...] = (
             "name",
             "aliases",
             "licence",
@@ -265,12 +267,12 @@ class BaseModelSerializer(serializers.ModelSerializer[BaseModel]):
             "parameter_count",
             "state",
         )
-        read_only_fields = fields
+        read_only_fields: tuple[str, ...] = fields
 
 
 class BaseModelDetailSerializer(BaseModelSerializer):
     """A base model with its module table: each linear layer's input and output features."""
 
     class Meta(BaseModelSerializer.Meta):
-        fields: ClassVar[tuple[str, ...]] = (*BaseModelSerializer.Meta.fields, "module_table")
-        read_only_fields: ClassVar[tuple[str, ...]] = fields
+        fields: tuple[str, ...] = (*BaseModelSerializer.Meta.fields, "module_table")
+        read_only_fields: tuple[str, ...] = fields

@@ -41,13 +41,13 @@ class Tray:
     def reasons(self) -> tuple[str, ...]:
         """Why no merge method fits all of it; empty where one does."""
         summaries = {
-            revision.adapter.full_name: revision.adapter_summary
+            revision.adapter.full_name: summary
             for revision in self.revisions
-            if revision.adapter_summary
+            if (summary := revision.adapter_summary) is not None
         }
         if len(summaries) < 2:  # noqa: PLR2004 - one adapter fits itself
             return ()
-        answer = check_compatibility({name: item for name, item in summaries.items() if item})
+        answer = check_compatibility(summaries)
         return () if answer.allowed else next(iter(answer.methods.values()))
 
 

@@ -132,7 +132,7 @@ def _read_grouping(marks: int, width: int) -> int | None:
 
 def _count_tags(rows: AdapterQuerySet) -> dict[Any, int]:
     links = Adapter.tags.through.objects.filter(adapter_id__in=rows.order_by().values("pk"))
-    counted = links.values_list("tag_id").annotate(count=Count("*")).order_by("-count", "tag_id")
+    counted = links.values_list("tag_id").annotate(number=Count("*")).order_by("-number", "tag_id")  # type: ignore[misc] # the annotation on the line itself
     inner, params = counted[:MAX_VALUES].query.sql_with_params()
     return dict(_run_cached(inner, params))
 
@@ -149,7 +149,7 @@ def _run_cached(statement: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         return list(kept)
     with connection.cursor() as cursor:
         cursor.execute(statement, params)
-        table = cursor.fetchall()
+        table: list[tuple[Any, ...]] = cursor.fetchall()
     if sum(row[-1] for row in table) > CACHED_FROM:
         try:
             cache.set(key, table, CACHED_SECONDS)

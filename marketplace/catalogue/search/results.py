@@ -114,7 +114,7 @@ def _read_page(
         return CountedPaginator(ordered, page_size, total).get_page(query.page)
     ids = sorted(rows.values_list("pk", flat=True), key=lambda pk: (scores[pk], pk), reverse=True)
     page: Page[Any] = CountedPaginator(ids, page_size, total).get_page(query.page)
-    page.object_list = _fetch_in_order(page.object_list)
+    page.object_list = _fetch_in_order(list(page.object_list))
     return page
 
 

@@ -306,7 +306,7 @@ def _facts_of(summary: AdapterSummary) -> dict[str, Any]:
 
 
 def _read_head(adapter: Adapter) -> Revision | None:
-    if adapter.pk is None:
+    if not adapter.pk:
         return None
     ref = adapter.refs.filter(name=MAIN).select_related("revision").first()
     return ref.revision if ref else None
