@@ -248,7 +248,7 @@ def _confirm(question: str) -> bool:
 
 def _explain_permission(error: PermissionError) -> EmbeddedError:
     return EmbeddedError(
-        f"Permission denied: {error.filename}",
+        f"Permission denied: {error.filename or 'that process belongs to another user'}",
         fix="Run ./dev as the user who owns that file, or choose another folder with --data.",
     )
 

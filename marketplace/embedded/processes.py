@@ -24,6 +24,7 @@ from marketplace.embedded.privileges import Account
 PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 0.02
 TAIL_LINES = 20
+LARGEST_LOG = 10 * 1024 * 1024
 
 Pause = Callable[[float], None]
 
@@ -53,6 +54,7 @@ class ChildProcess:
             self._popen = _spawn(spec, None)
             return
         spec.log.parent.mkdir(parents=True, exist_ok=True)
+        _put_aside(spec.log)
         with spec.log.open("ab") as log:
             log.write(f"---- {time.strftime('%Y-%m-%d %H:%M:%S')} {spec.name} starts\n".encode())
             log.flush()
@@ -164,6 +166,12 @@ def read_tail(log: Path, *, lines: int = TAIL_LINES) -> str:
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
     except OSError:
         return ""
+
+
+def _put_aside(log: Path) -> None:
+    """Keep one older log when this one has grown large."""
+    if log.is_file() and log.stat().st_size > LARGEST_LOG:
+        log.replace(log.with_name(f"{log.name}.1"))
 
 
 def _spawn(spec: ProcessSpec, log: int | None) -> subprocess.Popen[bytes]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from marketplace.embedded import processes
 from marketplace.embedded.errors import MissingServer, ServerFailed
 from marketplace.embedded.process_table import is_alive
 from marketplace.embedded.processes import (
@@ -48,6 +49,15 @@ def test_a_second_start_reads_only_its_own_part_of_the_log(tmp_path):
         child.wait_until(has_ended(child), seconds=30, pause=time.sleep)
     assert child.new_log_text() == "second\n"
     assert "first" in read_tail(tmp_path / "log" / "thing.log")
+
+
+def test_a_large_log_is_put_aside(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "LARGEST_LOG", 10)
+    for word in ("first", "second"):
+        child = start(tmp_path, f"print({word!r})")
+        child.wait_until(has_ended(child), seconds=30, pause=time.sleep)
+    assert "first" in (tmp_path / "log" / "thing.log.1").read_text()
+    assert "first" not in (tmp_path / "log" / "thing.log").read_text()
 
 
 def test_a_child_that_ends_while_starting_is_reported_with_its_log(tmp_path):
