@@ -1,0 +1,132 @@
+"""Score the base, the best single adapter, the uniform mean and the composition on the same rows.
+
+All methods go through one stack and the same batches, so that differences are differences of
+weights and not of layouts. What the figures mean is said by `composer.report`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from composer.adapter import LoraAdapter
+from composer.base_model import LoadedBase
+from composer.errors import Stopped
+from composer.examples import Example, ExampleSplit
+from composer.progress import AnswersScored, OnProgress, ShouldStop
+from composer.report import Method, MethodResult, Metric
+from composer.scoring import PromptFormat, Scorer, answer_rows, encode_examples
+from composer.stacking import AdapterStack
+
+# An answer that is longer than every expected one by this much is no exact match anyway; where
+# answers are sentences (ROUGE-L) it may be half as long again.
+ANSWER_SLACK = 4
+LONG_ANSWER_WORDS = 6
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How to judge: the rows, the prompt, and whom to tell."""
+
+    base: LoadedBase
+    split: ExampleSplit
+    prompt_format: PromptFormat
+    max_new_tokens: int
+    on_progress: OnProgress
+    should_stop: ShouldStop
+
+
+def choose_metric(examples: Sequence[Example]) -> Metric:
+    """Return ROUGE-L where the expected answers are sentences, else exact match."""
+    words = [len(example.output.split()) for example in examples]
+    return "rougeL" if np.median(words) > LONG_ANSWER_WORDS else "exact_match"
+
+
+def judge_methods(
+    judge: Judge, methods: Mapping[Method, LoraAdapter | None], *, prompting: bool = False
+) -> dict[Method, MethodResult]:
+    """Answer and score all rows with each method; None stands for the base alone.
+
+    Fit rows come first in every result, then the held-out rows.
+    """
+    rows = [*judge.split.fit, *judge.split.held_out]
+    encoded = encode_examples(judge.base, rows, judge.prompt_format)
+    stacked = [adapter for adapter in methods.values() if adapter is not None]
+    places = {
+        method: i
+        for i, method in enumerate(name for name, adapter in methods.items() if adapter is not None)
+    }
+    weights = np.zeros((len(methods), max(1, len(stacked))))
+    for i, method in enumerate(methods):
+        if method in places:
+            weights[i, places[method]] = 1.0
+    n_new = _answer_length(judge, max(len(row.answer) for row in encoded), rows)
+    scorer = Scorer(judge.base, encoded, should_stop=judge.should_stop)
+    results: dict[Method, MethodResult] = {}
+    with AdapterStack(judge.base, stacked) as stack:
+        losses = scorer.losses(stack, weights)  # (methods, rows)
+        for i, method in enumerate(methods):
+            answers = _answer(
+                judge, stack, method, [row.prompt for row in encoded], weights[i], n_new
+            )
+            results[method] = MethodResult(tuple(answers), tuple(map(float, losses[i])))
+        if prompting:
+            prompts = _few_shot_prompts(judge)
+            answers = _answer(judge, stack, "prompting", prompts, weights[0] * 0, n_new)
+            results["prompting"] = MethodResult(tuple(answers), None)
+    return results
+
+
+def _answer_length(judge: Judge, longest: int, rows: Sequence[Example]) -> int:
+    slack = ANSWER_SLACK if choose_metric(rows) == "exact_match" else longest // 2
+    return min(judge.max_new_tokens, longest + slack)
+
+
+def _answer(
+    judge: Judge,
+    stack: AdapterStack,
+    method: Method,
+    prompts: Sequence[Sequence[int]],
+    weights: np.ndarray[tuple[int], np.dtype[np.float64]],
+    n_new: int,
+) -> list[str]:
+    total = len(prompts)
+
+    def on_rows(done: int) -> None:
+        if judge.should_stop():
+            raise Stopped("Stopped by request.")
+        judge.on_progress(AnswersScored(method, done, total))
+
+    return answer_rows(
+        judge.base,
+        stack,
+        prompts,
+        np.tile(weights, (total, 1)),
+        max_new_tokens=n_new,
+        on_rows=on_rows,
+    )
+
+
+def _few_shot_prompts(judge: Judge) -> list[list[int]]:
+    """Put the fit rows in front of each row; a fit row is not shown its own answer.
+
+    The oldest rows drop out where the model cannot read them all.
+    """
+    rows = [*judge.split.fit, *judge.split.held_out]
+    room = judge.base.max_length - judge.max_new_tokens
+    prompts = []
+    for row in rows:
+        shots = [shot for shot in judge.split.fit if shot is not row]
+        while True:
+            text = "\n\n".join([*(f"{shot.input} {shot.output}" for shot in shots), row.input])
+            (encoded,) = encode_examples(judge.base, [Example(text[-_MAX_TEXT:], row.output)])
+            if len(encoded.prompt) <= room or not shots:
+                prompts.append(list(encoded.prompt)[-room:])
+                break
+            shots = shots[1:]
+    return prompts
+
+
+_MAX_TEXT = 200_000
