@@ -1,0 +1,40 @@
+"""What an upload is refused for before inspection, in sentences for the user.
+
+UploadError            .problems by field, .status for the API
+├── TooLarge           413: a file or the whole upload passes its limit
+├── NoRoom             507: the site's disk is full
+└── Conflict           409: the draft is not in a state for this
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+class UploadError(Exception):
+    """A request that cannot be done as it is."""
+
+    status = 400
+
+    def __init__(self, problems: Mapping[str, Sequence[str]] | str) -> None:
+        found = {"": [problems]} if isinstance(problems, str) else problems
+        self.problems = {name: list(texts) for name, texts in found.items()}
+        super().__init__(" ".join(text for texts in self.problems.values() for text in texts))
+
+
+class TooLarge(UploadError):
+    """A file or the whole upload passes its limit."""
+
+    status = 413
+
+
+class NoRoom(UploadError):
+    """The disk of the site is full."""
+
+    status = 507
+
+
+class Conflict(UploadError):
+    """The draft is not in a state for this."""
+
+    status = 409
