@@ -99,6 +99,7 @@ def _make_request(job: CompositionJob, folder: Path) -> ComposeRequest:
             location=job.base_model.location,
             revision=job.base_model.revision,
             file=job.base_model.file,
+            name=job.base_model.name,
         ),
         pool=tuple(_member(item, folder) for item in _ingredients(job)),
         examples=fit,
@@ -161,7 +162,7 @@ def _row(row: Example) -> Row:
 def _base_cache() -> BaseModelCache:
     """One cache for the life of the worker process: the next job finds its base model loaded."""
     if not _cache:
-        _cache.append(BaseModelCache(settings.BASE_CACHE_BYTES))
+        _cache.append(BaseModelCache(settings.BASE_CACHE_BYTES, cache_dir=settings.BASE_MODELS_DIR))
     return _cache[0]
 
 

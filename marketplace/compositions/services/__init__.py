@@ -6,6 +6,7 @@ from marketplace.compositions.services.controlling import (
     cancel_composition,
     clone_composition,
     forget_examples,
+    make_clone_request,
     retry_composition,
 )
 from marketplace.compositions.services.errors import CompositionError
@@ -15,19 +16,24 @@ from marketplace.compositions.services.publishing import (
     publish_composition,
 )
 from marketplace.compositions.services.starting import (
+    CheckedRequest,
     CompositionRequest,
+    check_composition,
     compatible_pool,
     start_composition,
 )
 
 __all__ = [
+    "CheckedRequest",
     "CompositionError",
     "CompositionRequest",
     "PublishRequest",
     "cancel_composition",
+    "check_composition",
     "clone_composition",
     "compatible_pool",
     "forget_examples",
+    "make_clone_request",
     "prefill_publication",
     "publish_composition",
     "retry_composition",

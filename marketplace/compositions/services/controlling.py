@@ -13,7 +13,7 @@ from marketplace.compositions.services.starting import (
     CompositionRequest,
     start_composition,
 )
-from marketplace.compositions.tasks import send_job
+from marketplace.compositions.tasks import send_waiting
 from marketplace.live.services import publish
 
 State = CompositionJob.State
@@ -25,6 +25,7 @@ def cancel_composition(job: CompositionJob) -> CompositionJob:
         locked = CompositionJob.objects.select_for_update(no_key=True).get(pk=job.pk)
         if locked.move(frm=State.QUEUED, to=State.CANCELLED):
             publish(locked.channel, "state", {"state": State.CANCELLED})
+            transaction.on_commit(lambda: send_waiting(locked.owner_id))
         elif locked.state == State.RUNNING and not locked.cancel_requested:
             CompositionJob.objects.filter(pk=locked.pk).update(cancel_requested=True)
             publish(locked.channel, "state", {"state": State.RUNNING})
@@ -55,7 +56,7 @@ def retry_composition(job: CompositionJob) -> CompositionJob:
         if not moved:
             raise CompositionError({"": ["Only a failed or cancelled job can be retried."]})
         publish(job.channel, "state", {"state": State.QUEUED})
-        transaction.on_commit(lambda: send_job(job.pk))
+        transaction.on_commit(lambda: send_waiting(job.owner_id))
     return job
 
 

@@ -13,7 +13,7 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
-from composer.compatibility import check_compatibility
+from composer.compatibility import Compatibility, check_compatibility
 from composer.errors import InvalidExamples
 from composer.examples import (
     MAX_EXAMPLE_BYTES,
@@ -28,7 +28,7 @@ from marketplace.catalogue.models import Adapter, BaseModel, Revision
 from marketplace.compositions.models import CompositionJob, Example, Ingredient
 from marketplace.compositions.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS
 from marketplace.compositions.services.errors import CompositionError
-from marketplace.compositions.tasks import send_job
+from marketplace.compositions.tasks import send_waiting
 
 _MAX_KEY = 100
 _MAX_WEIGHT = 10.0
@@ -59,6 +59,18 @@ class CompositionRequest:
     options: Mapping[str, Any] = field(default_factory=dict)  # fields of CompositionJob
 
 
+@dataclass(frozen=True)
+class CheckedRequest:
+    """What a request comes to, as far as it could be read, and what is wrong with it by field."""
+
+    base_model: BaseModel | None
+    pool: Sequence[Revision]
+    split: ExampleSplit | None
+    options: Mapping[str, Any]
+    compatibility: Compatibility
+    problems: Mapping[str, list[str]]
+
+
 OPTION_NAMES = frozenset(
     {
         "selection", "n_candidates", "merge_method", "svd_rank", "optimizer", "budget", "seed",
@@ -76,15 +88,14 @@ def start_composition(request: CompositionRequest) -> CompositionJob:
     Raises:
         CompositionError: with every problem by field; no job exists then.
     """
+    if len(request.idempotency_key) > _MAX_KEY or not is_storable(request.idempotency_key):
+        raise CompositionError({"idempotency_key": [f"At most {_MAX_KEY} plain characters."]})
     found = _find_started(request)
     if found:
         return found
-    problems: dict[str, list[str]] = {}
-    base, pool = _check_pool(request, problems)
-    split = _check_examples(request, problems)
-    options = _check_options(request, pool, problems)
-    if problems or base is None or split is None:
-        raise CompositionError(problems)
+    checked = check_composition(request)
+    if checked.problems or checked.base_model is None or checked.split is None:
+        raise CompositionError(checked.problems)
     with transaction.atomic():
         # The owner's row is the lock that makes the quotas below exact.
         User.objects.select_for_update(no_key=True).get(pk=request.owner.pk)
@@ -92,10 +103,31 @@ def start_composition(request: CompositionRequest) -> CompositionJob:
         if found:
             return found
         _check_quotas(request.owner)
-        job = _create(request, base, options)
-        _fill(job, pool, split)
-        transaction.on_commit(lambda: send_job(job.pk))
+        job = _create(request, checked.base_model, checked.options)
+        _fill(job, checked.pool, checked.split)
+        transaction.on_commit(lambda: send_waiting(job.owner_id))
     return job
+
+
+def check_composition(request: CompositionRequest) -> CheckedRequest:
+    """Read a request and collect everything that is wrong with it; nothing is written."""
+    problems: dict[str, list[str]] = {}
+    base, pool = _check_pool(request, problems)
+    split = _check_examples(request, problems)
+    options = _check_options(request, pool, problems)
+    for name in ("title", "instruction"):
+        if not is_storable(getattr(request, name)):
+            _add(problems, name, "Remove the characters that no text may hold, such as NUL.")
+    return CheckedRequest(base, pool, split, options, _compare(pool), problems)
+
+
+def is_storable(text: str) -> bool:
+    """Tell whether the database can hold the text: no NUL, no half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 def compatible_pool(owner: User, base: BaseModel) -> list[Revision]:
@@ -209,8 +241,14 @@ def _rows_fit(rows: Sequence[Row], problems: dict[str, list[str]]) -> bool:
                 f"Row {number} has {size:,} bytes; at most {MAX_EXAMPLE_BYTES:,} are allowed. "
                 "Shorten it.",
             )
-        if "\0" in row.input + row.output or not row.output.strip():
-            _add(problems, "examples", f"Row {number} has no output, or a NUL character in it.")
+        if not row.output.strip():
+            _add(problems, "examples", f"Row {number} has no output. Write what you expect.")
+        if not is_storable(row.input + row.output):
+            _add(
+                problems,
+                "examples",
+                f"Row {number} has a character that no text may hold, such as NUL. Remove it.",
+            )
     return "examples" not in problems
 
 
@@ -260,30 +298,31 @@ def _check_options(
             f"“All of them” takes at most {settings.MAX_CANDIDATES} adapters; these are "
             f"{len(pool)}. Choose screened search, which keeps the best.",
         )
-    _check_methods(draft, request, pool, problems)
+    _check_methods(draft, pool, problems)
     _check_hand_weights(request, pool, problems)
-    if len(request.idempotency_key) > _MAX_KEY:
-        _add(problems, "idempotency_key", f"At most {_MAX_KEY} characters.")
     return options
 
 
 def _check_methods(
     draft: CompositionJob,
-    request: CompositionRequest,
     pool: Sequence[Revision],
     problems: dict[str, list[str]],
 ) -> None:
     if not pool or "adapters" in problems:
         return
-    summaries = {
-        revision.adapter.full_name: summary
-        for revision in pool
-        if (summary := revision.adapter_summary) is not None
-    }
-    answer = check_compatibility(summaries)
-    reasons = answer.methods.get(draft.merge_method, ())
+    reasons = _compare(pool).methods.get(draft.merge_method, ())
     if reasons:
         _add(problems, "merge_method", *reasons)
+
+
+def _compare(pool: Sequence[Revision]) -> Compatibility:
+    return check_compatibility(
+        {
+            revision.adapter.full_name: summary
+            for revision in pool
+            if (summary := revision.adapter_summary) is not None
+        }
+    )
 
 
 def _check_hand_weights(
@@ -298,7 +337,7 @@ def _check_hand_weights(
     for name, weight in request.hand_weights.items():
         if not isinstance(weight, int | float) or not -_MAX_WEIGHT <= weight <= _MAX_WEIGHT:
             _add(problems, "hand_weights", f"The weight of {name} must lie between -10 and 10.")
-    if request.hand_weights and not any(request.hand_weights.values()):
+    if not any(request.hand_weights.values()):
         _add(problems, "hand_weights", "Give at least one adapter a weight other than zero.")
 
 
