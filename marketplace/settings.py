@@ -136,7 +136,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (
     if "redis" in CELERY_BROKER_URL.partition("://")[0]
     else {}
 )
-CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0.2, "timeout": 3}
+CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0.2}
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_SERIALIZER = "json"
 CELERY_TASK_IGNORE_RESULT = True
