@@ -69,13 +69,10 @@ def check_compatibility(summaries: Mapping[str, AdapterSummary]) -> Compatibilit
     """Compare the adapters and say which merge methods remain."""
     shared = _reasons(summaries, _ALWAYS, ending="Adapters of one base and task can be merged.")
     factor = _reasons(summaries, _FACTOR_ONLY, ending="Choose concat or svd, which allow it.")
-    shapes = _shape_reasons(summaries)
+    if not summaries:
+        shared = ("There is no adapter to merge. Choose at least one.",)
     return Compatibility(
-        methods={
-            "concat": (*shared, *shapes),
-            "factor": (*shared, *shapes, *factor),
-            "svd": (*shared, *shapes),
-        },
+        methods={"concat": shared, "factor": (*shared, *factor), "svd": shared},
         fits=_fits(summaries),
         concat_rank=_concat_rank(summaries),
     )
@@ -103,13 +100,6 @@ def _groups(summaries: Mapping[str, AdapterSummary], trait: _Trait) -> dict[Hash
         if value is not None:
             groups.setdefault(value, []).append(name)
     return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
-
-
-def _shape_reasons(summaries: Mapping[str, AdapterSummary]) -> tuple[str, ...]:
-    # The base is the same, so one module has one shape everywhere: nothing to compare but the base.
-    if not summaries:
-        return ("There is no adapter to merge. Choose at least one.",)
-    return ()
 
 
 def _fits(summaries: Mapping[str, AdapterSummary]) -> dict[str, dict[str, bool]]:
@@ -144,23 +134,34 @@ def _names(names: list[str]) -> str:
 
 
 def _ranks(summary: AdapterSummary) -> Hashable:
-    return tuple(sorted(set(summary.modules.values())))
+    return _number_or_pattern(summary.modules)
 
 
 def _alphas(summary: AdapterSummary) -> Hashable:
-    return tuple(sorted({summary.alpha_of(module) for module in summary.modules}))
+    return _number_or_pattern({path: summary.alpha_of(path) for path in summary.modules})
 
 
 def _scalings(summary: AdapterSummary) -> Hashable:
-    return tuple(sorted({round(summary.scaling_of(module), 9) for module in summary.modules}))
+    return _number_or_pattern(
+        {path: round(summary.scaling_of(path), 9) for path in summary.modules}
+    )
+
+
+def _number_or_pattern(values: Mapping[str, float]) -> Hashable:
+    """Return the one value of all modules or, if they differ, each module's own."""
+    distinct = set(values.values())
+    return distinct.pop() if len(distinct) == 1 else frozenset(values.items())
 
 
 def _modules(summary: AdapterSummary) -> Hashable:
     return frozenset(summary.modules)
 
 
-def _numbers(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{value:g}" for value in values)
+def _numbers(value: float | frozenset[tuple[str, float]]) -> str:
+    if isinstance(value, frozenset):
+        numbers = sorted({number for _, number in value})
+        return f"{_names([f'{number:g}' for number in numbers])} by module"
+    return f"{value:g}"
 
 
 def _module_words(modules: frozenset[str]) -> str:
