@@ -41,10 +41,13 @@ DOCS = (
 
 
 def site_context(request: HttpRequest) -> dict[str, Any]:
-    """Give every template the site's name, version, address and the visitor's theme."""
+    """Give every template the site's name, version, address and the visitor's theme.
+
+    The name is `brand`: Django's sign-in view overwrites a `site_name`.
+    """
     theme = request.COOKIES.get(THEME_COOKIE, "")
     return {
-        "site_name": settings.SITE_NAME,
+        "brand": settings.SITE_NAME,
         "site_version": settings.VERSION,
         "public_url": settings.PUBLIC_URL,
         "theme": theme if theme in THEMES else "",
@@ -257,7 +260,7 @@ def error_page(request: HttpRequest, status: int, *, detail: str = "") -> HttpRe
     request_id = read_id(request)
     if request.path.startswith("/api/"):
         message = detail or MESSAGES[status]
-        return JsonResponse({"detail": message, "request_id": request_id}, status=status)
+        return JsonResponse({"error": message, "request_id": request_id}, status=status)
     context = {"detail": detail, "request_id": request_id, "status": status}
     if status in (400, 500, 503):
         # These must work without session, user and database: no context processors.

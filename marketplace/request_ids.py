@@ -7,7 +7,8 @@ by a proxy are kept when they look like one.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from typing import Any
 from uuid import uuid4
 
 import structlog
@@ -18,14 +19,13 @@ from django.utils.decorators import sync_and_async_middleware
 HEADER = "X-Request-Id"
 _ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
-type_of_answer = HttpResponseBase | Awaitable[HttpResponseBase]
-
 
 @sync_and_async_middleware
-def request_id_middleware(
-    get_response: Callable[[HttpRequest], type_of_answer],
-) -> Callable[[HttpRequest], type_of_answer]:
-    """Give the request its id, log under it, and return it in a header."""
+def request_id_middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[..., Any]:
+    """Give the request its id, log under it, and return it in a header.
+
+    Django passes a function or a coroutine function, and wants back the same kind.
+    """
     if iscoroutinefunction(get_response):
 
         async def answer_async(request: HttpRequest) -> HttpResponseBase:
@@ -38,7 +38,7 @@ def request_id_middleware(
 
     def answer(request: HttpRequest) -> HttpResponseBase:
         with structlog.contextvars.bound_contextvars(request_id=assign_id(request)):
-            response: HttpResponseBase = get_response(request)  # type: ignore[assignment]
+            response: HttpResponseBase = get_response(request)
         response.headers.setdefault(HEADER, read_id(request))
         return response
 

@@ -45,6 +45,7 @@ def _prepare_environment() -> None:
     _folder.append(folder)
     os.environ["TEST_SERVERS_FOLDER"] = str(folder)
     os.environ["DATA_DIR"] = str(folder / "data")
+    (folder / "data" / "static").mkdir(parents=True)  # WhiteNoise warns where nothing is collected
     if "DATABASE_URL" not in os.environ:
         database = postgres.start(folder, durable=False)
         _started.append(database)
