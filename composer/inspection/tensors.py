@@ -137,7 +137,7 @@ def examine_against_base(
     }
     for (width, expected), keys in _by_value(wrong).items():
         message = (
-            f"{len(keys)} of {total} tensors {_have(keys)} width {width}; {base} has {expected} "
+            f"{len(keys)} of {total} tensors {_has(keys)} width {width}; {base} has {expected} "
             f"there (the first is {shown(min(keys), 120)})."
         )
         fix = "Choose the base this adapter was trained on."
@@ -197,7 +197,7 @@ def _explain(key: str) -> tuple[str, str]:
     for pattern, reason, fix in _FEATURES:
         if pattern.search(key):
             return reason, fix
-    return "it is not a LoRA matrix of peft", _SAVE_AGAIN
+    return "this is not a LoRA matrix of peft", _SAVE_AGAIN
 
 
 def _examine_places(reading: TensorReading, table: ModuleTable, base: str) -> list[Problem]:
@@ -269,10 +269,6 @@ def _has(items: Collection[str]) -> str:
     return "has" if len(items) == 1 else "have"
 
 
-def _have(items: Collection[str]) -> str:
-    return _has(items)
-
-
 def _belongs(items: Collection[str]) -> str:
     return "belongs" if len(items) == 1 else "belong"
 
@@ -283,44 +279,44 @@ _FEATURES = tuple(
     for pattern, reason, fix in (
         (
             r"lora_magnitude_vector|\.lora_m\b|dora_scale",
-            "it is a magnitude vector of DoRA",
+            "DoRA's magnitude vectors cannot be merged",
             "Train with use_dora=False.",
         ),
         (
             r"lora_embedding_[AB]",
-            "it adapts an embedding",
+            "only linear layers can be adapted, not embeddings",
             "Leave embeddings out of target_modules.",
         ),
         (
             r"\.lora_[AB]\.[A-Za-z0-9_]+\.weight$",
-            "its name still has the name of the adapter in it",
+            "the name of the adapter is still part of the tensor name",
             "Save with peft's save_pretrained, not with torch.save of the state_dict.",
         ),
-        (r"\.lora_[AB]\.bias$", "it is a bias of lora_B", "Train with lora_bias=False."),
+        (r"\.lora_[AB]\.bias$", "lora_B cannot have a bias", "Train with lora_bias=False."),
         (
             r"modules_to_save|original_module|token_adapter|trainable_tokens",
-            "it is a stored layer of the base",
+            "whole layers of the base are not part of a LoRA",
             "Train without modules_to_save and trainable_token_indices.",
         ),
-        (r"\.bias$", "it is a bias of the base", 'Train with bias="none".'),
+        (r"\.bias$", "biases of the base are not part of a LoRA", 'Train with bias="none".'),
         (
             r"^lora_unet|^lora_te|^unet\.|^text_encoder|^transformer\..*lora",
-            "it belongs to an image model",
+            "this is the form of image models",
             "Only adapters of language models can be composed.",
         ),
         (
             r"\.(?:lora_down|lora_up|lora\.down|lora\.up|hada_|lokr_|lora_[AB]\.alpha|alpha)",
-            "it was saved by another tool than peft",
+            "another tool than peft saved this form",
             "Convert the adapter to peft's format.",
         ),
         (
             r"^(?!base_model\.model\.).*\.lora_[AB]\.weight$",
-            f'its name lacks the prefix "{PREFIX}"',
+            f'the prefix "{PREFIX}" is missing',
             "Save with peft's save_pretrained, which adds it.",
         ),
         (
             r"\.base_layer\.|^base_model\.model\..*(?<!lora_A)(?<!lora_B)\.weight$",
-            "it is a weight of the base",
+            "weights of the base are not part of a LoRA",
             "Save only the adapter, with peft's save_pretrained.",
         ),
     )
