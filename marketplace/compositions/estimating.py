@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
+from django.db.models import Count, DurationField, ExpressionWrapper, F
+
 from marketplace.catalogue.models import BaseModel
 from marketplace.compositions.models import CompositionJob
 
@@ -28,16 +30,21 @@ class Estimate:
 
 
 def estimate(
-    base: BaseModel | None, *, pool: int, n_candidates: int, budget: int, rows: int
+    base: BaseModel | None,
+    *,
+    pool: int,
+    budget: int,
+    rows: int,
+    prompting: bool = False,
 ) -> Estimate:
-    """Count the work of a job with this many adapters, candidates, evaluations and rows."""
+    """Count the work of a job with this many adapters, evaluations and rows."""
     work = _work(pool, budget, rows)
     pace = _seconds_per_unit(base) if base else None
     return Estimate(
-        screening=pool if pool > n_candidates or pool > 1 else 0,
+        screening=pool,
         evaluations=budget,
         answers=rows,
-        methods=4,
+        methods=5 if prompting else 4,
         queued=CompositionJob.objects.active().count(),
         seconds=None if pace is None else pace * work,
     )
@@ -49,14 +56,18 @@ def _work(pool: int, budget: int, rows: int) -> float:
 
 
 def _seconds_per_unit(base: BaseModel) -> float | None:
-    done = CompositionJob.objects.filter(
-        base_model=base, state=CompositionJob.State.SUCCEEDED, started_at__isnull=False
-    ).order_by("-finished_at")[:RECENT]
-    paces = []
-    for job in done:
-        if job.started_at is None or job.finished_at is None:
-            continue
-        seconds = (job.finished_at - job.started_at).total_seconds()
-        work = _work(job.ingredients.count(), job.evaluations_spent, job.examples.count())
-        paces.append(seconds / work)
+    done = (
+        CompositionJob.objects.filter(
+            base_model=base, state=CompositionJob.State.SUCCEEDED, started_at__isnull=False
+        )
+        .annotate(
+            pool=Count("ingredients", distinct=True),
+            rows=Count("examples", distinct=True),
+            took=ExpressionWrapper(F("finished_at") - F("started_at"), DurationField()),
+        )
+        .filter(rows__gt=0)  # forgotten rows would make the job look slow
+        .order_by("-finished_at")
+        .values_list("pool", "evaluations_spent", "rows", "took")[:RECENT]
+    )
+    paces = [took.total_seconds() / _work(pool, spent, rows) for pool, spent, rows, took in done]
     return median(paces) if paces else None

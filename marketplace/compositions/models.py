@@ -8,6 +8,7 @@ lost its lease changes nothing. States change only by compare-and-set.
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -100,6 +101,7 @@ class CompositionJob(models.Model):
     phase = models.CharField(max_length=12, blank=True)
     phase_done = models.PositiveIntegerField(default=0)
     phase_total = models.PositiveIntegerField(null=True, blank=True)
+    phase_started_at = models.DateTimeField(null=True, blank=True)
     base_loss = models.FloatField(null=True, blank=True, help_text="On the fit rows")
     best_single_loss = models.FloatField(null=True, blank=True)
     uniform_loss = models.FloatField(null=True, blank=True)
@@ -141,6 +143,15 @@ class CompositionJob(models.Model):
             models.CheckConstraint(
                 condition=models.Q(budget__gte=1), name="job_budget_at_least_one"
             ),
+            models.CheckConstraint(
+                condition=~models.Q(state="running") | models.Q(lease_expires_at__isnull=False),
+                name="job_running_has_lease",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(state__in=["queued", "running"])
+                | models.Q(finished_at__isnull=False),
+                name="job_ended_has_time",
+            ),
         ]
         indexes: ClassVar = [
             models.Index(fields=["owner", "-created_at"], name="job_list"),
@@ -172,6 +183,13 @@ class CompositionJob(models.Model):
     def is_searched(self) -> bool:
         """Whether weights are searched for, not set by hand."""
         return self.hand_weights is None
+
+    @property
+    def took(self) -> timedelta | None:
+        """From the first claim to the end."""
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return self.finished_at - self.started_at
 
     def move(self, *, frm: str | frozenset[str], to: str, **changes: Any) -> bool:
         """Change the state if it is still what the caller saw; say whether it was."""

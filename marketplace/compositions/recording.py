@@ -10,6 +10,8 @@ import time
 from functools import singledispatchmethod
 from typing import Any
 
+from django.utils import timezone
+
 from composer.progress import (
     AnswersScored,
     CandidateScored,
@@ -100,6 +102,7 @@ class Recorder:
             "phase": event.phase,
             "phase_done": 0,
             "phase_total": event.total,
+            "phase_started_at": timezone.now(),
         }
         self.flush()
         self.log(event.message)

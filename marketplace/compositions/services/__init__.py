@@ -19,6 +19,7 @@ from marketplace.compositions.services.starting import (
     CheckedRequest,
     CompositionRequest,
     check_composition,
+    compare,
     compatible_pool,
     start_composition,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "cancel_composition",
     "check_composition",
     "clone_composition",
+    "compare",
     "compatible_pool",
     "forget_examples",
     "make_clone_request",

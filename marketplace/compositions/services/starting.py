@@ -118,7 +118,7 @@ def check_composition(request: CompositionRequest) -> CheckedRequest:
     for name in ("title", "instruction"):
         if not is_storable(getattr(request, name)):
             _add(problems, name, "Remove the characters that no text may hold, such as NUL.")
-    return CheckedRequest(base, pool, split, options, _compare(pool), problems)
+    return CheckedRequest(base, pool, split, options, compare(pool), problems)
 
 
 def is_storable(text: str) -> bool:
@@ -310,12 +310,13 @@ def _check_methods(
 ) -> None:
     if not pool or "adapters" in problems:
         return
-    reasons = _compare(pool).methods.get(draft.merge_method, ())
+    reasons = compare(pool).methods.get(draft.merge_method, ())
     if reasons:
         _add(problems, "merge_method", *reasons)
 
 
-def _compare(pool: Sequence[Revision]) -> Compatibility:
+def compare(pool: Sequence[Revision]) -> Compatibility:
+    """Say which merge methods these adapters allow, and why not the others."""
     return check_compatibility(
         {
             revision.adapter.full_name: summary

@@ -120,7 +120,7 @@ class Command(BaseCommand):
             causes = " ".join(text for text in (job.error, job.error_fix) if text)
             raise CommandError(f"The demo job ended as {job.state}. {causes}".strip())
         report = job.report or {}
-        console = Console(file=self.stdout, width=100)
+        console = Console(width=100)
         console.print(_make_table(report))
         verdict = report.get("verdict", {})
         console.print(f"[bold]{verdict.get('headline', '')}[/] {verdict.get('detail', '')}")

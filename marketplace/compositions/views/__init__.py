@@ -1,0 +1,1 @@
+"""Pages of compositions: `composing` asks, `jobs` shows and controls, `results` hands out."""
