@@ -317,7 +317,7 @@ _FEATURES = tuple(
         (
             r"\.base_layer\.|^base_model\.model\..*(?<!lora_A)(?<!lora_B)\.weight$",
             "weights of the base are not part of a LoRA",
-            "Save only the adapter, with peft's save_pretrained.",
+            'Save the adapter alone: model.save_pretrained("folder", save_embedding_layers=False).',
         ),
     )
 )

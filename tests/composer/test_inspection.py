@@ -434,7 +434,7 @@ TENSORS: list[tuple[str, Any, list[str]]] = [
     ("adapter name", WHOLE | {f"base_model.model.{FIRST}.lora_A.default.weight": (2, 8)}, [
         f'tensors: The tensor "base_model.model.{FIRST}.lora_A.default.weight" is not supported: the name of the adapter is still part of the tensor name. Save with peft\'s save_pretrained, not with torch.save of the state_dict.']),
     ("saved layer", WHOLE | {"base_model.model.lm_head.weight": (32, 8)}, [
-        'tensors: The tensor "base_model.model.lm_head.weight" is not supported: weights of the base are not part of a LoRA. Save only the adapter, with peft\'s save_pretrained.']),
+        'tensors: The tensor "base_model.model.lm_head.weight" is not supported: weights of the base are not part of a LoRA. Save the adapter alone: model.save_pretrained("folder", save_embedding_layers=False).']),
     ("no prefix", WHOLE | {f"{FIRST}.lora_A.weight": (2, 8)}, [
         f'tensors: The tensor "{FIRST}.lora_A.weight" is not supported: the prefix "base_model.model." is missing. Save with peft\'s save_pretrained, which adds it.']),
     ("image model", WHOLE | {"lora_unet_down.lora_down.weight": (2, 8)}, [
