@@ -23,6 +23,7 @@ from django.views.decorators.csrf import requires_csrf_token
 from django.views.decorators.http import require_POST, require_safe
 
 from marketplace.catalogue.models import Adapter, Revision
+from marketplace.catalogue.tray import read_tray
 from marketplace.request_ids import read_id
 from marketplace.styleguide import styleguide_context
 
@@ -69,6 +70,7 @@ def front(request: HttpRequest) -> HttpResponse:
         {
             "adapters": rows.order_by("-downloads", "-updated_at")[:FRONT_ROWS],
             "adapter_count": shelf.count(),
+            "tray": read_tray(request),
             "composed": composed,
             **(_show_composition(composed.latest) if composed and composed.latest else {}),
         },

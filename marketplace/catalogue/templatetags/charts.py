@@ -23,14 +23,15 @@ None is always written as a dash.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from django import template
 from django.utils import timezone
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 
 from marketplace.catalogue import charts, numerals
 
@@ -117,11 +118,20 @@ def progress(done: object, total: object, noun: str = "evaluations") -> dict[str
 def aid(name: object, url: str = "") -> SafeString:
     """Write ``owner/name`` with the owner in grey; the whole is the link."""
     owner, slash, rest = str(name).rpartition("/")
-    label = format_html('<span class="o">{}</span>{}', f"{owner}/", rest) if slash else rest
+    label = format_html(
+        '<span class="o">{}</span>{}', _breakable(f"{owner}{slash}"), _breakable(rest)
+    )
     if url:
         return format_html('<a class="aid" href="{}">{}</a>', url, label)
     return format_html('<span class="aid">{}</span>', label)
 
+
+def _breakable(text: str) -> SafeString:
+    """Let a long name wrap after its underscores, hyphens and slashes before anywhere else."""
+    return format_html_join(mark_safe("<wbr>"), "{}", ((part,) for part in _PARTS.findall(text)))  # noqa: S308
+
+
+_PARTS = re.compile(r"[^_/-]*[_/-]+|[^_/-]+")
 
 # ---- numbers ------------------------------------------------------------------------------------
 

@@ -70,13 +70,16 @@ def test_names_are_escaped(tag):
 
 
 def test_an_adapter_name_shows_its_owner_in_grey():
-    html = _render('{% aid "demo/pick_animal" "/demo/pick_animal" %}{% aid "alone" %}')
+    html = _render('{% aid "demo/animal" "/demo/animal" %}{% aid "alone" %}')
 
-    assert (
-        '<a class="aid" href="/demo/pick_animal"><span class="o">demo/</span>pick_animal</a>'
-        in html
-    )
-    assert '<span class="aid">alone</span>' in html
+    assert '<a class="aid" href="/demo/animal"><span class="o">demo/</span>animal</a>' in html
+    assert '<span class="aid"><span class="o"></span>alone</span>' in html
+
+
+def test_a_long_name_may_wrap_where_its_words_end():
+    html = _render('{% aid "a-b/pick_the_one" %}')
+
+    assert '<span class="o">a-<wbr>b/</span>pick_<wbr>the_<wbr>one</span>' in html
 
 
 def test_filters_write_numbers():
