@@ -128,7 +128,7 @@ def aid(name: object, url: str = "") -> SafeString:
 
 def _breakable(text: str) -> SafeString:
     """Let a long name wrap after its underscores, hyphens and slashes before anywhere else."""
-    return format_html_join(mark_safe("<wbr>"), "{}", ((part,) for part in _PARTS.findall(text)))  # noqa: S308
+    return format_html_join(mark_safe("<wbr>"), "{}", ((part,) for part in _PARTS.findall(text)))
 
 
 _PARTS = re.compile(r"[^_/-]*[_/-]+|[^_/-]+")
