@@ -12,6 +12,7 @@ from marketplace.compositions.services.controlling import (
 from marketplace.compositions.services.errors import CompositionError
 from marketplace.compositions.services.publishing import (
     PublishRequest,
+    derive_terms,
     prefill_publication,
     publish_composition,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "clone_composition",
     "compare",
     "compatible_pool",
+    "derive_terms",
     "forget_examples",
     "make_clone_request",
     "prefill_publication",

@@ -10,10 +10,11 @@ from typing import Any
 
 from composer.examples import Example as Row
 from composer.inspection import AdapterSummary
+from marketplace.accounts.models import User
 from marketplace.accounts.names import MAX_NAME_LENGTH
 from marketplace.blobs.models import Blob
 from marketplace.blobs.services import store_bytes
-from marketplace.catalogue.licences import LicenceError, Licensed, derive_licence
+from marketplace.catalogue.licences import Licensed, derive_licence, find_conflicts
 from marketplace.catalogue.models import Adapter, Revision
 from marketplace.catalogue.services import (
     CardFields,
@@ -43,22 +44,40 @@ class PublishRequest:
     with_samples: bool = False
 
 
+@dataclass(frozen=True)
+class Terms:
+    """The licence derived from the parents, or the reasons against publishing at all."""
+
+    licence: str
+    conflicts: tuple[str, ...]
+
+
 def prefill_publication(job: CompositionJob) -> dict[str, Any]:
     """Return what the dialog shows at first: a free name, a summary, tags, the derived licence."""
-    licence, conflict = "", ""
-    try:
-        licence = derive_licence(_licensed(job))
-    except LicenceError as error:
-        conflict = str(error)
+    terms = derive_terms([edge.revision for edge in _parents(job)], job.owner)
     return {
         "name": _free_name(job),
         "summary": (job.title or f"Composed by job {job.number}")[:_MAX_SUMMARY],
-        "licence": licence,
-        "licence_conflict": conflict,
+        "licence": terms.licence,
+        "licence_conflicts": list(terms.conflicts),
         "tags": ["composed"],
         "task": _common_task(job),
         "visibility": Adapter.Visibility.PUBLIC,
     }
+
+
+def derive_terms(parents: Sequence[Revision], owner: User) -> Terms:
+    """Return the licence that a composition of these would have, or why it could have none."""
+    licensed = [
+        Licensed(
+            parent.adapter.full_name,
+            parent.adapter.licence,
+            is_own=parent.adapter.owner_id == owner.pk,
+        )
+        for parent in parents
+    ]
+    conflicts = find_conflicts(licensed)
+    return Terms("" if conflicts else derive_licence(licensed), tuple(conflicts))
 
 
 def publish_composition(job: CompositionJob, request: PublishRequest) -> Revision:
@@ -122,17 +141,6 @@ def _parents(job: CompositionJob) -> list[Parent]:
     used = job.ingredients.exclude(weight=None).exclude(weight=0)
     rows = used.select_related("revision__adapter__owner")
     return [Parent(item.revision, float(item.weight or 0)) for item in rows]
-
-
-def _licensed(job: CompositionJob) -> list[Licensed]:
-    return [
-        Licensed(
-            parent.revision.adapter.full_name,
-            parent.revision.adapter.licence,
-            is_own=parent.revision.adapter.owner_id == job.owner_id,
-        )
-        for parent in _parents(job)
-    ]
 
 
 def _recipe_with_parents(job: CompositionJob, files: dict[str, Blob]) -> Blob:

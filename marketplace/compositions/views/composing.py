@@ -21,7 +21,6 @@ from composer.compatibility import MERGE_METHODS, Compatibility
 from composer.examples import MIN_ROWS_TO_SPLIT, default_fit_rows
 from composer.examples import Example as Row
 from marketplace.accounts.models import User
-from marketplace.catalogue.licences import LicenceError, Licensed, derive_licence
 from marketplace.catalogue.models import BaseModel, Revision
 from marketplace.catalogue.tray import clear_tray, read_tray, remove_from_tray
 from marketplace.catalogue.views.fetching import signed_in
@@ -40,11 +39,11 @@ from marketplace.compositions.forms import (
 )
 from marketplace.compositions.models import CompositionJob
 from marketplace.compositions.services import (
-    CheckedRequest,
     CompositionError,
     CompositionRequest,
     check_composition,
     compare,
+    derive_terms,
     start_composition,
 )
 
@@ -289,7 +288,7 @@ def _answer(user: User, draft: Draft, data: QueryDict) -> dict[str, Any]:
         "is_by_hand": method == BY_HAND,
         "is_lorahub": method == LORAHUB,
         "hand_rows": _hand_rows(asked.hand_weights),
-        "licence": _licence(user, checked),
+        "terms": derive_terms(checked.pool, user),
     }
 
 
@@ -325,28 +324,10 @@ def _first_lack(problems: Mapping[str, Sequence[str]]) -> str:
     return "Correct the marked fields to start" if problems else ""
 
 
-def _worth_showing(
-    problems: Mapping[str, Sequence[str]], count: int
-) -> dict[str, Sequence[str]]:
+def _worth_showing(problems: Mapping[str, Sequence[str]], count: int) -> dict[str, Sequence[str]]:
     """Leave out what a page just opened lacks anyway."""
     return {name: texts for name, texts in problems.items() if name != "examples" or count}
 
 
 def _hand_rows(weights: Mapping[str, float] | None) -> list[tuple[str, float]]:
     return [(name, weight) for name, weight in (weights or {}).items() if weight]
-
-
-def _licence(user: User, checked: CheckedRequest) -> dict[str, str]:
-    """What the result may be licensed under, or why it could not be published."""
-    parents = [
-        Licensed(
-            revision.adapter.full_name,
-            revision.adapter.licence,
-            is_own=revision.adapter.owner_id == user.pk,
-        )
-        for revision in checked.pool
-    ]
-    try:
-        return {"text": derive_licence(parents), "conflict": ""}
-    except LicenceError as error:
-        return {"text": "", "conflict": str(error)}
