@@ -370,7 +370,8 @@ def draw_score_table(report: object, hints: Mapping[str, str] | None = None) -> 
         report: ``rows`` of ``{"method", "label", "held_out": {"n", "correct", "score",
             "interval", "loss"}, "fit": {...}}``, and ``metric``. Scores and intervals are shares
             from 0 to 1; a missing interval is computed (Wilson, 95 %) from ``correct`` and ``n``.
-        hints: a short grey line for each method ("demo/pick_animal").
+        hints: a short grey line for each method ("demo/pick_animal"); without one, what follows a
+            colon in the label stands there ("Best single: demo/pick_animal").
     """
     rows = sorted(read_field(report, "rows", ()) or (), key=_method_place)
     held_out = any((read_field(_part(row, "held_out"), "n") or 0) > 0 for row in rows)
@@ -427,6 +428,9 @@ def _find_winner(rows: Sequence[object], side: str) -> object:
 def _draw_score(row: object, *, side: str, wins: bool, hint: str) -> ScoreRow:
     part, method = _part(row, side), str(read_field(row, "method", ""))
     score = finite(read_field(part, "score"))
+    label, _, detail = str(
+        read_field(row, "label", "") or METHOD_LABELS.get(method, method)
+    ).partition(": ")
     n, correct = read_field(part, "n") or 0, read_field(part, "correct")
     interval = read_field(part, "interval") or (
         wilson_interval(correct, n) if correct is not None and n else None
@@ -434,8 +438,8 @@ def _draw_score(row: object, *, side: str, wins: bool, hint: str) -> ScoreRow:
     low, high = (100 * bound for bound in interval) if interval else (None, None)
     return ScoreRow(
         method=method,
-        label=str(read_field(row, "label", "") or METHOD_LABELS.get(method, method)),
-        hint=hint,
+        label=label,
+        hint=hint or detail,
         wins=wins,
         score_text=format_percent(score),
         width=tenth(_clamp(100 * (score or 0.0), 0.0, 100.0)),

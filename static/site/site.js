@@ -94,6 +94,11 @@ document.addEventListener("submit", (event) => {
   const form = event.target;
   // Not form.method: a field called "method" would hide it.
   const posts = (form.getAttribute("method") || "").toLowerCase() === "post";
+  if (form.dataset.confirm && !window.confirm(form.dataset.confirm)) {
+    event.preventDefault();
+    event.stopPropagation();
+    return;
+  }
   if (!posts || event.defaultPrevented || form.matches("[hx-post], [hx-put]")) return;
   if (form.dataset.sent) {
     event.preventDefault();

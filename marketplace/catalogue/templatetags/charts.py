@@ -16,8 +16,9 @@ Tags (each takes plain dicts, dataclasses, model rows or tuples; see ``catalogue
 * ``{% aid "owner/name" url %}``: an adapter's name, owner in grey; a link when ``url`` is given.
 
 Filters: ``signed`` (+0.74; minus is U+2212), ``loss`` (0.33), ``percent`` (92 %, from 0.917),
-``size`` (476.2 kB), ``thousands`` (1,204), ``age`` (3 hours), ``duration`` (38 s), ``short``
-(first 12 characters of a hash; ``short:8``), ``plural`` (``3|plural:"row,rows"`` -> "3 rows").
+``size`` (476.2 kB), ``thousands`` (1,204), ``age`` (3 hours), ``ago`` (3 hours ago, just now),
+``duration`` (38 s), ``short`` (first 12 characters of a hash; ``short:8``), ``before`` (the text
+before a mark), ``plural`` (``3|plural:"row,rows"`` -> "3 rows").
 None is always written as a dash.
 """
 
@@ -170,6 +171,19 @@ def thousands(value: object) -> str:
 def age(value: datetime | None) -> str:
     """Write the time since a moment in its largest unit; add "ago" in the template."""
     return numerals.format_age(value or None, timezone.now())
+
+
+@register.filter
+def ago(value: datetime | None) -> str:
+    """Write how long ago a moment was: "3 hours ago", "just now"."""
+    text = age(value)
+    return f"{text} ago" if text[:1].isdigit() else text
+
+
+@register.filter
+def before(value: object, mark: str) -> str:
+    """Write what stands before a mark: the method's name without the adapter it picked."""
+    return str(value).partition(mark)[0]
 
 
 @register.filter

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,7 @@ def test_filters_write_numbers():
     html = _render(
         "{{ w|signed }} {{ l|loss }} {{ p|percent }} {{ s|size }} {{ n|thousands }} "
         '{{ d|duration }} {{ h|short:4 }} {{ h|short:40 }} {{ one|plural:"row,rows" }} '
-        '{{ n|plural:"row,rows" }} {{ t|age }} {{ none|age }}',
+        '{{ n|plural:"row,rows" }} {{ t|age }} {{ none|age }} {{ t|ago }} {{ label|before:":" }}',
         w=0.5,
         l=1,
         p=0.5,
@@ -96,10 +97,12 @@ def test_filters_write_numbers():
         h="abcdef",
         one=1,
         t=timezone.now(),
+        label="Best single: demo/x",
     )
 
     assert html == (
-        "+0.50 1.00 50 % 1.0 kB 1,204 1 min 1 s abcd… abcdef 1 row 1,204 rows just now \u2013"
+        "+0.50 1.00 50 % 1.0 kB 1,204 1 min 1 s abcd… abcdef 1 row 1,204 rows "
+        "just now \u2013 just now Best single"
     )
 
 
@@ -122,3 +125,9 @@ def test_templates_name_known_icons_only():
     }
 
     assert used <= ICONS
+
+
+def test_ago_is_told_of_real_ages_only():
+    hours = timezone.now() - timedelta(hours=3)
+
+    assert _render("{{ t|ago }}/{{ none|ago }}", t=hours) == "3 hours ago/\u2013"

@@ -198,6 +198,15 @@ def test_methods_keep_their_order_and_the_best_is_marked_whichever_it_is():
     assert table.metric_label == "Exact match"
 
 
+def test_the_adapter_in_a_label_becomes_its_grey_line():
+    report = _report(best_single=39)
+    report["rows"][0]["label"] = "Best single: demo/pick_animal"  # type: ignore[index]
+
+    row = draw_score_table(report).rows[0]
+
+    assert (row.label, row.hint) == ("Best single", "demo/pick_animal")
+
+
 def test_the_interval_is_wilsons_and_drawn_under_the_bar():
     row = draw_score_table(_report(composed=44)).rows[0]
 
