@@ -125,7 +125,7 @@ def _guess_kind(text: str) -> Literal["jsonl", "csv", "pairs"]:
     first_line = next(line for line in text.split("\n") if line.strip())
     if first_line.lstrip().startswith(("{", "[")):
         return "jsonl"
-    if _header_columns(next(csv.reader([first_line], delimiter=_delimiter(first_line)))):
+    if _header_columns(first_line.split(_delimiter(first_line))):
         return "csv"
     return "pairs" if ARROW in first_line else "csv"
 

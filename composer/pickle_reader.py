@@ -43,6 +43,10 @@ _DAMAGED = (
     NotImplementedError,
     RuntimeError,
 )
+_DAMAGE = (
+    "The file is a damaged archive.",
+    "Copy or upload it again; it may have been cut off.",
+)
 _SAVE_AGAIN = "Save the adapter again with peft's save_pretrained, which writes safetensors."
 _RESAVE_OLD = (
     "On a machine you trust, load it with torch.load(path, weights_only=True) and save the result "
@@ -85,8 +89,12 @@ def _convert(file: BinaryIO, out: BinaryIO, limits: Limits) -> None:
             _refuse_excess(tensors, members, limits)
             _write(archive, members, tensors, out)
     except _DAMAGED as error:
-        message = "The file is a damaged archive."
-        raise UnsafePickle(message, "Copy or upload it again; it may have been cut off.") from error
+        raise UnsafePickle(*_DAMAGE) from error
+    except OSError as error:
+        # A directory that points before the start or behind the end of everything.
+        if error.errno != errno.EINVAL:
+            raise
+        raise UnsafePickle(*_DAMAGE) from error
 
 
 def _refuse_other_formats(file: BinaryIO, limits: Limits) -> None:
