@@ -20,7 +20,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import psycopg
 
@@ -55,6 +55,7 @@ class Stack:
             "LOG_LEVEL": "INFO",
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": "2",
+            "SIGN_UPS_PER_HOUR": "1000",
             "EMAIL_BACKEND": "django.core.mail.backends.console.EmailBackend",
             **(settings or {}),
         }
@@ -196,7 +197,10 @@ def running_stack(folder: Path, *, number: int, **options: Any) -> Iterator[Stac
 
 
 def _with_database(url: str, name: str) -> str:
-    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+    parts = urlsplit(url)
+    # `urlunsplit` drops the slashes of an empty host, which is how a socket's address is written.
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{parts.netloc}/{name}{query}"
 
 
 def _with_number(url: str, number: int) -> str:
