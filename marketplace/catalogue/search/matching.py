@@ -7,25 +7,23 @@ mistakes); the two lists are fused by reciprocal rank.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.search import SearchQuery, SearchRank, TrigramWordSimilarity
-from django.db import connection, transaction
+from django.db import connection, models, transaction
 from django.db.models import (
     BigIntegerField,
     BooleanField,
-    Case,
+    Count,
     F,
     FloatField,
     Func,
-    Q,
     Value,
-    When,
 )
-from django.db.models.lookups import GreaterThanOrEqual
 
 from marketplace.catalogue.models import Adapter, Sample
 from marketplace.catalogue.querysets import AdapterQuerySet
@@ -34,12 +32,17 @@ from marketplace.catalogue.search.resemblance import rank_by_resemblance
 
 CONFIG = "catalogue"
 # Below pg_trgm's default of 0.6, which does not forgive "pixl anme".
-SIMILAR_ENOUGH = 0.45
+SIMILAR_ENOUGH = 0.4
 # Reciprocal rank fusion: 1 / (60 + place), added up over the lists that an adapter is in.
 FUSION = 60
 MAX_MATCHES = 20_000  # a word that finds more than this narrows nothing down
 MAX_COMPARED = 1_000  # adapters whose samples are compared with given examples
 MAX_ALIKE = 200
+# So many answers by meaning need no help from words that merely look alike.
+ENOUGH = 200
+MAX_TYPED = 6  # words that are looked for by their looks
+
+_Scored = tuple[float, int, int]  # how near, downloads, id
 
 ORDERS: dict[str, Sequence[Any]] = {
     "used": ("-downloads", "-id"),
@@ -60,28 +63,10 @@ def match_text(visible: AdapterQuerySet, query: CatalogueQuery) -> dict[int, flo
 
 def match_words(visible: AdapterQuerySet, words: str) -> dict[int, float]:
     """Find words in names, summaries, tags, samples and cards, with or without typing mistakes."""
-    plain = _without_accents(words)
-    wanted = SearchQuery(words, config=CONFIG, search_type="websearch")
-    lexical = Q(search=wanted)
-    similar = Q(search_text__trigram_word_similar=plain)
-    rows = (
-        visible.filter(lexical | similar)
-        .annotate(
-            lexical_rank=Case(When(lexical, then=SearchRank(F("search"), wanted)), default=0.0),
-            similarity=_at_least(SIMILAR_ENOUGH, TrigramWordSimilarity(plain, "search_text")),
-        )
-        .values_list("pk", "lexical_rank", "similarity", "downloads")[:MAX_MATCHES]
-    )
-    with transaction.atomic(), connection.cursor() as cursor:
-        # For this transaction only: the connection may come from a pool.
-        cursor.execute(
-            "SELECT set_config('pg_trgm.word_similarity_threshold', %s, true)",
-            [str(SIMILAR_ENOUGH)],
-        )
-        found = list(rows)
-    by_meaning = [(rank, used, pk) for pk, rank, _, used in found if rank > 0]
-    by_looks = [(alike, used, pk) for pk, _, alike, used in found if alike > 0]
-    return _fuse(by_meaning, by_looks)
+    by_meaning = _match_by_meaning(visible, words)
+    if len(by_meaning) >= ENOUGH:
+        return _fuse(by_meaning)
+    return _fuse(by_meaning, _match_by_looks(visible, words))
 
 
 def match_examples(visible: AdapterQuerySet, rows: str) -> dict[int, float]:
@@ -115,8 +100,7 @@ def filter_adapters(
         if not values or name == skip:
             continue
         if name == "tag":  # each tag has to be there: two tags narrow, two owners widen
-            for value in values:
-                rows = rows.filter(tags__name=value)
+            rows = rows.filter(pk__in=_having_all(values))
         else:
             rows = rows.filter(**{f"{column}__in": values})
     if query.rank_min is not None:
@@ -141,7 +125,7 @@ def keep_ids(rows: AdapterQuerySet, ids: Iterable[int]) -> AdapterQuerySet:
 
 def order_adapters(rows: AdapterQuerySet, sort: str) -> AdapterQuerySet:
     """Put rows into the order chosen; each order has an index."""
-    return rows.order_by(*ORDERS[sort])
+    return rows.order_by(*ORDERS.get(sort, ORDERS["used"]))
 
 
 def list_adapters() -> AdapterQuerySet:
@@ -153,7 +137,38 @@ def list_adapters() -> AdapterQuerySet:
     )
 
 
-def _fuse(*lists: list[tuple[float, int, int]]) -> dict[int, float]:
+def _match_by_meaning(visible: AdapterQuerySet, words: str) -> list[_Scored]:
+    wanted = SearchQuery(words, config=CONFIG, search_type="websearch")
+    rows = visible.filter(search=wanted).annotate(nearness=SearchRank(F("search"), wanted))
+    return list(rows.values_list("nearness", "downloads", "pk")[:MAX_MATCHES])
+
+
+def _match_by_looks(visible: AdapterQuerySet, words: str) -> list[_Scored]:
+    """Every word has to resemble a part of the text; the mean of how much is the score."""
+    typed = _split(words)
+    if not typed:
+        return []
+    alike = (TrigramWordSimilarity(word, "search_text") for word in typed)
+    rows = visible.annotate(nearness=sum(alike, Value(0.0)))
+    for word in typed:
+        rows = rows.filter(search_text__trigram_word_similar=word)
+    with transaction.atomic(), connection.cursor() as cursor:
+        # For this transaction only: the connection may come from a pool.
+        cursor.execute(
+            "SELECT set_config('pg_trgm.word_similarity_threshold', %s, true)",
+            [str(SIMILAR_ENOUGH)],
+        )
+        return list(rows.values_list("nearness", "downloads", "pk")[:MAX_MATCHES])
+
+
+def _having_all(tags: Sequence[str]) -> models.QuerySet[Any, Any]:
+    """Ids of adapters with every tag, in one subquery however many there are."""
+    links = Adapter.tags.through.objects.filter(tag__name__in=tags)
+    counted = links.values("adapter_id").alias(number=Count("*"))
+    return counted.filter(number=len(tags))  # type: ignore[misc] # an alias on a through table
+
+
+def _fuse(*lists: list[_Scored]) -> dict[int, float]:
     scores: dict[int, float] = {}
     for scored in lists:
         for place, (_, _, pk) in enumerate(sorted(scored, reverse=True), start=1):
@@ -161,11 +176,11 @@ def _fuse(*lists: list[tuple[float, int, int]]) -> dict[int, float]:
     return scores
 
 
-def _at_least(threshold: float, expression: Any) -> Case:
-    """The value where it reaches the threshold, otherwise 0."""
-    return Case(When(GreaterThanOrEqual(expression, threshold), then=expression), default=0.0)
-
-
-def _without_accents(text: str) -> str:
-    parts = unicodedata.normalize("NFKD", text.lower())
-    return "".join(sign for sign in parts if not unicodedata.combining(sign))
+def _split(words: str) -> list[str]:
+    """The words to look for by their looks: without accents, operators and what is too short."""
+    parts = unicodedata.normalize("NFKD", words.lower())
+    plain = "".join(sign for sign in parts if not unicodedata.combining(sign))
+    found = re.findall(r"(?<!-)\b[^\W_]{3,}", plain)
+    return [word for word in dict.fromkeys(found) if word not in {"and", "or", "the", "for"}][
+        :MAX_TYPED
+    ]

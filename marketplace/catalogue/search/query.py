@@ -96,7 +96,8 @@ class CatalogueQuery:
         for name, rank in (("rank_min", query.rank_min), ("rank_max", query.rank_max)):
             if rank is not None:
                 pairs.append((name, str(rank)))
-        if query.sort != next(iter(query.sort_choices())):
+        choices = query.sort_choices()
+        if query.sort in choices and query.sort != next(iter(choices)):
             pairs.append(("sort", query.sort))
         if query.page > 1:
             pairs.append(("page", str(query.page)))

@@ -109,10 +109,11 @@ def _read_page(
     total: int,
     page_size: int,
 ) -> Page[Adapter]:
-    if query.sort != BEST or scores is None:
-        ordered = order_adapters(rows & list_adapters(), query.sort)
-        return CountedPaginator(ordered, page_size, total).get_page(query.page)
-    ids = sorted(rows.values_list("pk", flat=True), key=lambda pk: (scores[pk], pk), reverse=True)
+    # Ids first: a page far down then skips over narrow rows instead of whole ones.
+    ids: Any = order_adapters(rows, query.sort).values_list("pk", flat=True)
+    if query.sort == BEST and scores is not None:
+        found = rows.values_list("pk", flat=True)
+        ids = sorted(found, key=lambda pk: (scores[pk], pk), reverse=True)
     page: Page[Any] = CountedPaginator(ids, page_size, total).get_page(query.page)
     page.object_list = _fetch_in_order(list(page.object_list))
     return page
