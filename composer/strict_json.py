@@ -49,11 +49,6 @@ def parse_json(text: str | bytes) -> object:
         raise JSONError(message) from None
 
 
-def is_text(value: str) -> bool:
-    """Say whether a string is printable text: no control characters, no half surrogate pairs."""
-    return value.isprintable()
-
-
 def _decoded(data: bytes) -> str:
     try:
         return data.decode("utf-8")

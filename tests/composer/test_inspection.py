@@ -523,7 +523,7 @@ def test_the_three_types_are_accepted(tmp_path: Path, dtype: str, fill: bytes):
 
 
 def test_problems_of_both_files_come_together_and_are_limited(tmp_path: Path):
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for number in range(1, 70):
         path = f"model.layers.0.mlp.x{number}"
         shapes |= lora_shapes((path,), sizes=(number, number + 100))

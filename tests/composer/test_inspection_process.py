@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
-def run(folder: Path, *options: str) -> tuple[int, dict]:
+def run(folder: Path, *options: str) -> tuple[int, dict[str, Any]]:
     """Run the inspection as the site does: in a child with little memory."""
 
     def limit() -> None:

@@ -45,11 +45,8 @@ def llama() -> LlamaForCausalLM:
 def t5() -> T5ForConditionalGeneration:
     torch.manual_seed(0)
     return T5ForConditionalGeneration(
-        T5Config(
-            vocab_size=40, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4,
-            decoder_start_token_id=0,
-        )
-    )  # fmt: skip
+        T5Config(vocab_size=40, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
+    )
 
 
 def gpt2() -> GPT2LMHeadModel:
@@ -69,13 +66,14 @@ def table_of(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
     return table
 
 
-def answers(model: torch.nn.Module) -> torch.Tensor:
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+def answers(model: Any) -> torch.Tensor:
     tokens = torch.arange(10)[None]
-    extra = {"decoder_input_ids": tokens} if inner.config.is_encoder_decoder else {}
+    seq2seq = model.get_base_model().config.is_encoder_decoder
+    extra = {"decoder_input_ids": tokens} if seq2seq else {}
     model.eval()
     with torch.no_grad():
-        return model(input_ids=tokens, **extra).logits
+        logits: torch.Tensor = model(input_ids=tokens, **extra).logits
+    return logits
 
 
 def saved(folder: Path, make: Any, settings: dict[str, Any], **options: Any) -> torch.Tensor:
@@ -84,7 +82,7 @@ def saved(folder: Path, make: Any, settings: dict[str, Any], **options: Any) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = get_peft_model(make(), LoraConfig(**({"init_lora_weights": False} | settings)))
-        model.save_pretrained(folder, **options)
+        model.save_pretrained(str(folder), **options)
     return answers(model)
 
 
@@ -266,7 +264,7 @@ def test_settings_that_are_no_plain_lora_are_refused(
             llama(),
             LoraConfig(**({"target_modules": ["q_proj"], "task_type": "CAUSAL_LM"} | changes)),
         )
-        model.save_pretrained(tmp_path)
+        model.save_pretrained(str(tmp_path))
 
     with pytest.raises(InvalidAdapter) as caught:
         inspect_adapter(tmp_path, table_of(llama()))
