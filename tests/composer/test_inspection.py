@@ -237,11 +237,11 @@ def test_a_hostile_pattern_takes_linear_time(tmp_path: Path):
         settings=config(target_modules="(.*a*)*b", rank_pattern={"(a+)+b": 3}),
         weights=lora_shapes(tuple(table), sizes=(8, 8)),
     )
-    start = time.perf_counter()
+    start = time.process_time()
 
     problems = problems_of(folder, table)
 
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert problems == [
         f'adapter_config.json, target_modules: The weights file has tensors for 200 modules (the first is "model.layers.0.{"a" * 60}"), which target_modules leaves out. Add the names to target_modules, or save the adapter again.'
     ]

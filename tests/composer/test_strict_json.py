@@ -41,11 +41,11 @@ def test_brackets_in_strings_are_no_depth():
 
 
 def test_hostile_quotes_take_linear_time():
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(JSONError):
         parse_json('"' + '\\"' * 500_000)
 
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(
