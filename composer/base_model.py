@@ -84,6 +84,8 @@ class LoadedBase:
     dtype: torch.dtype
     device: torch.device
     n_bytes: int
+    # Whether logits are the last hidden states through the output layer, without scaling or cap.
+    head_is_linear: bool = False
 
     @property
     def max_length(self) -> int:
@@ -150,6 +152,7 @@ def load_base(
         dtype=chosen_dtype,
         device=chosen_device,
         n_bytes=sum(item.numel() * item.element_size() for item in model.parameters()),
+        head_is_linear=not config.is_encoder_decoder and _head_is_linear(model),
     )
 
 
@@ -369,6 +372,21 @@ def _module_table(model: nn.Module) -> ModuleTable:
             rows, columns = module.weight.shape  # (in_features, out_features)
             table[path] = (int(rows), int(columns))
     return table
+
+
+def _head_is_linear(model: PreTrainedModel) -> bool:
+    """Try whether the logits are the last hidden states through the output layer.
+
+    Some architectures scale or cap their logits; those compute all positions the long way.
+    """
+    head = model.get_output_embeddings()
+    if head is None or model.base_model is model:
+        return False
+    ids = torch.tensor([[1, 0, 1, 0]], device=model.device)
+    with torch.inference_mode():
+        whole = model(input_ids=ids, use_cache=False).logits
+        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        return torch.allclose(whole, head(hidden), rtol=1e-3, atol=1e-3)
 
 
 def _cpu_multiplies_bfloat16() -> bool:
