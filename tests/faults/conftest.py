@@ -19,6 +19,7 @@ from tests.stack import running_stack
 SETTINGS = {
     "JOB_LEASE_SECONDS": "4",
     "JOB_HEARTBEAT_SECONDS": "1",
+    "JOB_REAPER_SECONDS": "2",
     "OMP_NUM_THREADS": "1",
     "THROTTLE_USER": "100000/min",
     "MAX_JOBS_PER_DAY": "1000",

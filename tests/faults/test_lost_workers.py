@@ -71,9 +71,11 @@ def test_a_frozen_worker_cannot_write_once_its_job_is_taken_over(workers, undist
 
 def test_a_job_that_kills_every_worker_ends_as_failed(workers):
     job = workers.start_job(budget=500)
-    for _ in range(3):
+    for attempt in (1, 2, 3):
         worker = workers.start_worker()
-        workers.wait_for_state(job, "running")
+        workers.stack.wait_for(
+            f"claim {attempt}", lambda n=attempt: workers.field(job, "attempts") == n, seconds=60
+        )
         workers.stack.kill(worker)
     workers.start_worker()
     workers.wait_for_state(job, "failed")
