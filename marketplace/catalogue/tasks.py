@@ -61,8 +61,9 @@ def _collect(sha256: str, *, before: datetime) -> bool:
             )
             if blob is None:
                 return False
+            name = blob.storage_name  # the key is gone after delete()
             blob.delete()
-            default_storage.delete(blob.storage_name)
+            default_storage.delete(name)
             return True
     except IntegrityError:
         return False  # a revision took it in the meantime

@@ -36,6 +36,8 @@ def list_adapters(request: HttpRequest) -> HttpResponse:
     template = "catalogue/_results.html" if partial and not restored else "catalogue/list.html"
     response = render(request, template, context)
     response["Vary"] = "HX-Request, Cookie"
+    if partial:  # the address without the form's empty fields
+        response["HX-Push-Url"] = f"{request.path}?{query.encode()}".rstrip("?")
     return response
 
 
