@@ -30,7 +30,11 @@ DEFAULT_PORT = 8000
 STOP_SECONDS = 90.0
 PASS_ON = ("test", "psql", "manage")
 DATA_OF_SERVERS = ("postgresql", "postgresql.new", "valkey", "sockets")
-DATA_OF_SITE = ("blobs", "quarantine", "work", "static", "run", "secret_key", "stamps.json")
+DATA_OF_SITE = (
+    *("blobs", "quarantine", "work", "static", "run"),
+    *("secret_key", "demo_password", "stamps.json"),
+)
+DEMO_USER = "demo"  # whom manage.py seed_demo makes
 EXAMPLES = """\
 examples:
   ./dev up                        install, start everything, serve until Ctrl-C
@@ -235,6 +239,7 @@ def _stop_servers(data_dir: Path) -> list[str]:
 def _print_welcome(console: Console, site: Site, seconds: float) -> None:
     console.line()
     console.line(f"Serving at {site.address}  (started in {seconds:.1f} s)")
+    console.line(f"  Sign in as {DEMO_USER} with the password {site.environment['DEMO_PASSWORD']}")
     console.line(f"  Logs are in {site.data_dir / 'log'}; Ctrl-C or ./dev stop stops everything.")
 
 

@@ -24,7 +24,7 @@ from marketplace.embedded import postgres, valkey
 from marketplace.embedded.console import Console
 from marketplace.embedded.errors import EmbeddedError, StepFailed
 from marketplace.embedded.installation import PYTHON, install_servers
-from marketplace.embedded.processes import ChildProcess, ProcessSpec, describe_exit
+from marketplace.embedded.processes import ChildProcess, Pause, ProcessSpec, describe_exit
 from marketplace.embedded.programs import PROJECT
 from marketplace.embedded.step_commands import StepCommand, run_command
 from marketplace.embedded.supervisor import (
@@ -92,7 +92,8 @@ class Site:
         self._manage_once(
             "seed_demo",
             title="Demo catalogue",
-            key=_hash_files((PROJECT / "marketplace" / "demo").glob("**/*")),
+            key=_hash_files((PROJECT / "marketplace" / "demo").glob("**/*"))
+            + hashlib.sha256(self.environment["DEMO_PASSWORD"].encode()).hexdigest()[:8],
             seconds=SEED_SECONDS,
         )
         if self.environment["DEBUG"].lower() in {"false", "0", "no", "off"}:
@@ -121,9 +122,13 @@ class Site:
 
     def run_demo_job(self) -> None:
         """Run the demo composition through the real queue; its own lines appear here."""
-        self.run_in_terminal(["demo_job"], seconds=DEMO_SECONDS)
+        if self.console.is_terminal:  # where it draws its own progress
+            self._run_in_terminal(["demo_job"], seconds=DEMO_SECONDS, pause=self.supervisor.pause)
+        else:
+            with self.console.step("Demo job") as step:
+                self._run_in_terminal(["demo_job"], seconds=DEMO_SECONDS, pause=step.pause)
 
-    def run_in_terminal(self, arguments: list[str], *, seconds: float) -> None:
+    def _run_in_terminal(self, arguments: list[str], *, seconds: float, pause: Pause) -> None:
         """Run a management command that talks to the user; stop it if a server dies."""
         command = [str(PYTHON), "manage.py", *arguments]
         child = ChildProcess(
@@ -132,7 +137,7 @@ class Site:
         deadline = time.monotonic() + seconds
         try:
             while child.exit_code is None:
-                self.supervisor.pause(0.1)
+                pause(0.1)
                 if time.monotonic() > deadline:
                     raise StepFailed(
                         f"manage.py {arguments[0]} took longer than {seconds / 60:.0f} minutes.",
@@ -234,7 +239,8 @@ def make_environment(data_dir: Path, address: str) -> dict[str, str]:
     """Return the environment of the site's processes; what the user has set wins."""
     defaults = {
         "DEBUG": "true",
-        "SECRET_KEY": _read_secret(data_dir / "secret_key"),
+        "SECRET_KEY": _read_secret(data_dir / "secret_key", characters=64),
+        "DEMO_PASSWORD": _read_secret(data_dir / "demo_password", characters=12),
         "PUBLIC_URL": address,
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -255,10 +261,10 @@ def check_port(port: int) -> None:
             ) from None
 
 
-def _read_secret(path: Path) -> str:
+def _read_secret(path: Path, *, characters: int) -> str:
     with contextlib.suppress(FileNotFoundError):
         return path.read_text()
-    secret = secrets.token_urlsafe(50)
+    secret = secrets.token_urlsafe(characters)[:characters]
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(secret)
