@@ -87,7 +87,7 @@ def test_the_light_half_of_composer_loads_no_torch(module):
 
 
 def test_the_web_process_loads_no_torch():
-    code = "import marketplace.asgi; from django.urls import get_resolver; get_resolver().url_patterns"
+    code = "import marketplace.asgi, django.urls; django.urls.get_resolver().url_patterns"
     loaded = set(_modules_after(code))
     assert "marketplace.compositions.urls" in loaded
     assert loaded & {"torch", "transformers", "peft", "nevergrad"} == set()
@@ -112,6 +112,10 @@ def test_the_project_speaks_of_itself_alone():
         path = PROJECT / name
         if path.suffix in {".safetensors", ".png", ".svg", ".jsonl"} or "vendor" in path.parts:
             continue
-        if path.is_file() and path != Path(__file__) and words.search(path.read_text(errors="ignore")):
+        if (
+            path.is_file()
+            and path != Path(__file__)
+            and words.search(path.read_text(errors="ignore"))
+        ):
             found.append(name)
     assert found == []
