@@ -158,7 +158,8 @@ def _method_lines(recipe: Mapping[str, Any]) -> list[str]:
         f"* Candidates: {recipe['selection']}; {spent.get('alone', 0)} adapters were scored alone.",
         (
             f"* Search: {optimizer}, {spent.get('search', 0)} evaluations, seed {recipe['seed']}, "
-            f"weights within ±{recipe['weight_bound']:g}, penalty {recipe['l1_penalty']:g} mean |w|."
+            f"weights within ±{recipe['weight_bound']:g}, "
+            f"penalty {recipe['l1_penalty']:g} mean |w|."
         ),
         f"* Merge: `{recipe['merge_method']}`, {_FORMULAS[recipe['merge_method']]}.",
     ]
