@@ -98,6 +98,8 @@ class LoraAdapter:
                 tensors[f"base_model.model.{path}.lora_{factor}.weight"] = tensor.contiguous()
         save_file(tensors, folder / WEIGHTS_NAME, metadata={"format": "pt"})
         text = json.dumps(self.config(module_paths), indent=2, sort_keys=True)
+        # safetensors makes its file private; this one is meant to be shared.
+        (folder / WEIGHTS_NAME).chmod(0o644)
         (folder / CONFIG_NAME).write_text(f"{text}\n", encoding="utf-8")
 
     def config(self, module_paths: Collection[str] = ()) -> dict[str, Any]:

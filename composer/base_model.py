@@ -131,7 +131,7 @@ def load_base(
     """
     chosen_device = resolve_device(device)
     chosen_dtype = resolve_dtype(dtype, chosen_device)
-    with _explained(source):
+    with _explained(source), _quiet():
         folder = local_folder(source, cache_dir=cache_dir)
         config = _config(folder)
         model = _model_class(config).from_pretrained(
@@ -386,7 +386,7 @@ def _head_is_linear(model: PreTrainedModel) -> bool:
     with torch.inference_mode():
         whole = model(input_ids=ids, use_cache=False).logits
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        return torch.allclose(whole, head(hidden), rtol=1e-3, atol=1e-3)
+        return bool(torch.allclose(whole, head(hidden), rtol=1e-3, atol=1e-3))
 
 
 def _cpu_multiplies_bfloat16() -> bool:

@@ -8,25 +8,20 @@ result is left to the caller.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from safetensors import SafetensorError
 
 from composer.adapter import LoraAdapter
 from composer.base_model import BaseModelCache, BaseModelSource, Dtype, LoadedBase, load_base
 from composer.card import Ingredient, make_card, make_recipe
 from composer.compatibility import check_compatibility
-from composer.errors import IncompatibleAdapters, SearchError, Stopped, StorageFull
+from composer.errors import IncompatibleAdapters, SearchError, Stopped
 from composer.examples import Example, ExampleSplit, split_examples
 from composer.inspection import AdapterSummary, inspect_adapter
 from composer.judging import Judge, choose_metric, judge_methods
@@ -50,6 +45,7 @@ from composer.scoring import FloatArray, Labels, Scorer, encode_examples
 from composer.search import Evaluation, SearchSettings, WeightSearch, require_optimizer
 from composer.selection import PoolMember, Selection, keep_best, preselect, score_alone
 from composer.stacking import AdapterStack
+from composer.writing import beside, require_free, room
 
 __all__ = [
     "AnswersScored",
@@ -71,7 +67,6 @@ __all__ = [
 CONTENDERS = 4
 # Above this size a second copy of the base in float32 is not worth its memory.
 CONFIRM_BYTES = 2 * 1024**3
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 LABELS: dict[Method, str] = {
     "base": "Base, zero-shot",
     "prompting": "Base, prompted with the fit rows",
@@ -209,7 +204,7 @@ class _FitRows:
         self._scorer = scorer
 
     def losses(self, weights: FloatArray) -> FloatArray:
-        return self._scorer.losses(self._stack, weights).mean(axis=1)
+        return np.asarray(self._scorer.losses(self._stack, weights).mean(axis=1))
 
     def answer_logits(self, weights: FloatArray) -> list[tuple[Any, Labels]]:
         return self._scorer.answer_logits(self._stack, weights)
@@ -230,9 +225,7 @@ def _check(request: ComposeRequest) -> None:
     if strangers:
         names = ", ".join(sorted(strangers))
         raise SearchError(f"Weights were given for {names}, which is not in the pool.")
-    folder = request.output_folder
-    if folder.exists() and any(folder.iterdir()):
-        raise SearchError(f"{folder} exists and is not empty. Choose another folder.")
+    require_free(request.output_folder)
 
 
 def _split(request: ComposeRequest) -> ExampleSplit:
@@ -401,7 +394,7 @@ def _write(work: _Work, base: LoadedBase, outcome: _Outcome) -> Composition:
     recipe = _recipe(work, base, outcome)
     card = make_card(recipe, outcome.report, is_seq2seq=base.is_seq2seq)
     adapter = replace(outcome.merged.adapter, base_name=request.base.title)
-    with _room(), _beside(request.output_folder) as folder:
+    with room(), beside(request.output_folder) as folder:
         adapter.save(folder, base.module_table)
         (folder / "README.md").write_text(card, encoding="utf-8")
         text = json.dumps(recipe, indent=2, sort_keys=True)
@@ -541,30 +534,3 @@ def _recipe(work: _Work, base: LoadedBase, outcome: _Outcome) -> dict[str, Any]:
         svd_error=outcome.merged.svd_error,
         dtype=str(base.dtype).removeprefix("torch."),
     )
-
-
-@contextlib.contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """Give a scratch folder that becomes `target` if all goes well, and vanishes if not."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        yield scratch
-        scratch.chmod(0o755)
-        if target.exists():
-            target.rmdir()  # empty: looked at before the work began
-        scratch.rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _room() -> Iterator[None]:
-    """Turn a full disk into the error that users read."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        full = isinstance(error, OSError) and error.errno in NO_SPACE
-        if full or "No space left" in str(error):
-            raise StorageFull("The disk is full, so the result was not written.") from error
-        raise

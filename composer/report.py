@@ -133,6 +133,15 @@ def make_report(
     )
 
 
+def score_rows(
+    examples: Sequence[Example], result: MethodResult, metric: Metric, *, exact_case: bool = False
+) -> Score:
+    """Score one method on rows that are all of one side."""
+    split = ExampleSplit((), tuple(examples), (), tuple(range(len(examples))))
+    grades = _grades(split, result.answers, metric, exact_case=exact_case)
+    return _score(grades, result.losses, metric, 0, len(examples))
+
+
 def judge(
     rows: Sequence[ReportRow],
     grades: Mapping[Method, Sequence[float]],
@@ -188,7 +197,7 @@ def paired_p_value(first: Sequence[float], second: Sequence[float]) -> float:
     if n == 0:
         return 1.0
     tail = sum(math.comb(n, k) for k in range(low + 1)) / 2**n
-    return min(1.0, 2 * tail)
+    return min(1.0, float(2 * tail))
 
 
 def _grades(

@@ -196,7 +196,7 @@ _Pass = tuple[list[int], list[int], torch.Tensor, Labels]
 
 def l1_penalty(weights: FloatArray, strength: float) -> FloatArray:
     """Return LoraHub's penalty, `strength * mean_i |w_i|`, for each weight vector."""
-    return strength * np.abs(weights).mean(axis=-1)
+    return np.asarray(strength * np.abs(weights).mean(axis=-1))
 
 
 def answer_rows(

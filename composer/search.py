@@ -347,11 +347,11 @@ class _LinearModel:
             for _ in range(60):
                 adam.zero_grad()
                 objective = self.loss(step) + l1 * (at + step).abs().mean()
-                objective.backward()  # type: ignore[no-untyped-call]
+                objective.backward()
                 adam.step()
                 with torch.no_grad():
                     step.clamp_(*bounds)
-        return step.detach().double().cpu().numpy()
+        return np.asarray(step.detach().double().cpu().numpy())
 
 
 def _position_weights(labels: Labels) -> torch.Tensor:

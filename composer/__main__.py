@@ -1,0 +1,42 @@
+"""`python -m composer compose | inspect | merge | evaluate`: the library without writing Python.
+
+Parses arguments, hands over to `composer.commands` and turns errors into sentences and exit codes:
+0 done, 1 refused or failed with the reasons printed, 2 wrong usage, 130 stopped with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from composer.commands.arguments import parse_arguments
+from composer.commands.output import Output
+from composer.errors import ComposerError
+
+FAILED, STOPPED = 1, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    args = parse_arguments(argv)
+    output = Output(as_json=args.json, quiet=args.quiet)
+    # Lines that the libraries print about themselves are not ours to show.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    command = importlib.import_module(f"composer.commands.{args.command}")
+    try:
+        return int(command.run(args, output))
+    except ComposerError as error:
+        output.show_error(error)
+        return FAILED
+    except KeyboardInterrupt:
+        output.say("Stopped. A checkpoint, if you asked for one, is kept.")
+        return STOPPED
+    except OSError as error:
+        output.show_error(ComposerError(f"{error.filename or 'A file'}: {error.strerror}."))
+        return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
