@@ -240,6 +240,9 @@ AXES_COOLOFF_TIME = 5 / 60  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_CALLABLE = "marketplace.accounts.views.locked_out"
+AXES_CLIENT_IP_CALLABLE = "marketplace.client_addresses.client_address"
+SIGN_UPS_PER_HOUR = read_number("SIGN_UPS_PER_HOUR", 5, minimum=1)  # from one address
+RESETS_PER_DAY = read_number("RESETS_PER_DAY", 5, minimum=1)  # mails to one address
 EMAIL_BACKEND = read_text("EMAIL_BACKEND", "django.core.mail.backends.console.EmailBackend")
 EMAIL_HOST = read_text("EMAIL_HOST", "localhost")
 EMAIL_PORT = read_number("EMAIL_PORT", 25)
@@ -280,6 +283,7 @@ CONTENT_SECURITY_POLICY = {
 }
 
 # ---- API -----------------------------------------------------------------------------------------
+TRUSTED_PROXIES = read_number("TRUSTED_PROXIES", 0)
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "marketplace.accounts.authentication.BearerAuthentication",
@@ -288,7 +292,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["marketplace.accounts.permissions.ReadOrWriteScope"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": [
-        "rest_framework.parsers.JSONParser",
+        "marketplace.accounts.parsers.StrictJsonParser",
         "rest_framework.parsers.FormParser",
         "rest_framework.parsers.MultiPartParser",
     ],
@@ -306,7 +310,7 @@ REST_FRAMEWORK = {
         "uploads": read_text("THROTTLE_UPLOADS", "60/hour"),
         "jobs": read_text("THROTTLE_JOBS", "50/day"),
     },
-    "NUM_PROXIES": read_number("TRUSTED_PROXIES", 0),
+    "NUM_PROXIES": TRUSTED_PROXIES,
     "EXCEPTION_HANDLER": "marketplace.accounts.api_errors.handle_api_error",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from django.shortcuts import get_object_or_404
-from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from marketplace.accounts.api_errors import Refused
-from marketplace.accounts.forms import MAX_TOKENS
-from marketplace.accounts.models import ApiToken, User
+from marketplace.accounts.models import User
 from marketplace.accounts.permissions import SignedIn
 from marketplace.accounts.serializers import (
     ErrorSerializer,
@@ -23,6 +18,7 @@ from marketplace.accounts.serializers import (
     TokenSerializer,
     UserSerializer,
 )
+from marketplace.accounts.services import issue_token
 
 UNAUTHORISED = {401: ErrorSerializer, 403: ErrorSerializer}
 
@@ -57,17 +53,7 @@ class Tokens(APIView):
         user = _user(request)
         asked = NewTokenSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        name = asked.validated_data["name"]
-        if user.api_tokens.count() >= MAX_TOKENS:
-            raise Refused({"": [f"You have {MAX_TOKENS} tokens, the most. Revoke one first."]})
-        if user.api_tokens.filter(name=name).exists():
-            raise Refused({"name": ["You have a token of this name. Choose another name."]})
-        token, text = ApiToken.issue(
-            user=user,
-            name=name,
-            scope=asked.validated_data["scope"],
-            expires_at=timezone.now() + timedelta(days=asked.validated_data["days"]),
-        )
+        token, text = issue_token(user, **asked.validated_data)
         body = {**TokenSerializer(token).data, "token": text}
         return Response(body, status=status.HTTP_201_CREATED)
 

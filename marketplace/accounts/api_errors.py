@@ -1,7 +1,8 @@
 """The one form that errors of the JSON API have.
 
 `{"error": "<sentence>", "problems": {"<field>": ["<sentence>", …]}, "request_id": "…"}`; `problems`
-is there where fields are to blame. Services raise errors that carry `.problems`; they pass through.
+is there where fields are to blame. Services and the composer raise errors that carry `.problems`,
+for the user to read: these become a 400 as they are.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, ValidationError
 from django.http import Http404
 from rest_framework import status
-from rest_framework.exceptions import APIException
+from rest_framework.exceptions import APIException, Throttled
 from rest_framework.exceptions import ValidationError as ApiValidationError
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
+from marketplace.accounts.parsers import BodyTooLarge
 from marketplace.request_ids import read_id
 
 _NOT_FOUND = "There is nothing here, or nothing that you may see."
@@ -26,7 +28,7 @@ _CHECK_FIELDS = "Some fields need another value; see problems."
 class Refused(APIException):
     """400 with problems by field, from a service's error."""
 
-    status_code = status.HTTP_400_BAD_REQUEST
+    status_code: int = status.HTTP_400_BAD_REQUEST
 
     def __init__(self, problems: Mapping[str, Sequence[str]], *, code: int = 400) -> None:
         super().__init__(" ".join(text for texts in problems.values() for text in texts))
@@ -36,8 +38,7 @@ class Refused(APIException):
 
 def handle_api_error(error: Exception, context: dict[str, Any]) -> Response | None:
     """Turn an exception of a view into our form; None leaves a bug to the 500 page."""
-    if isinstance(error, ValidationError):
-        error = ApiValidationError(_by_field(error))
+    error = _translate(error)
     response = exception_handler(error, context)
     if response is None:
         return None
@@ -48,8 +49,31 @@ def handle_api_error(error: Exception, context: dict[str, Any]) -> Response | No
     request = context.get("request")
     if request is not None:
         body["request_id"] = read_id(getattr(request, "_request", request))
+    if isinstance(error, Throttled) and "Retry-After" in response:
+        response["RateLimit"] = f'"default";r=0;t={response["Retry-After"]}'
     response.data = body
     return response
+
+
+def _translate(error: Exception) -> Exception:
+    """Make what Django and the services raise something that DRF answers."""
+    if isinstance(error, ValidationError):
+        return ApiValidationError(_by_field(error))
+    if isinstance(error, RequestDataTooBig):
+        return BodyTooLarge()
+    problems = getattr(error, "problems", None)
+    if problems and not isinstance(error, APIException):
+        return Refused(problems if isinstance(problems, Mapping) else _group(problems))
+    return error
+
+
+def _group(problems: Sequence[Any]) -> dict[str, list[str]]:
+    """Sort the composer's problems by the field, else the file, that each one names."""
+    found: dict[str, list[str]] = {}
+    for problem in problems:
+        place = getattr(problem, "field", "") or getattr(problem, "file", "")
+        found.setdefault(place, []).append(str(problem))
+    return found
 
 
 def _sentence(error: Exception) -> str:
@@ -57,8 +81,6 @@ def _sentence(error: Exception) -> str:
         return _NOT_FOUND
     if isinstance(error, PermissionDenied):
         return str(error) or "You may not do this."
-    if isinstance(error, Refused):
-        return str(error.detail)
     if isinstance(error, ApiValidationError):
         problems = _problems(error)
         texts = [text for texts in problems.values() for text in texts]

@@ -1,4 +1,4 @@
-"""Names the app for Django, and registers the project's start-up checks."""
+"""Names the app for Django, and registers the project's start-up checks and the API's schemes."""
 
 from __future__ import annotations
 
@@ -12,5 +12,6 @@ class AccountsConfig(AppConfig):
     label = "accounts"
 
     def ready(self) -> None:
-        """Importing the checks registers them."""
+        """Importing them registers them."""
         from marketplace import checks  # noqa: F401, PLC0415
+        from marketplace.accounts import api_schema  # noqa: F401, PLC0415

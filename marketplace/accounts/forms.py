@@ -1,19 +1,15 @@
-"""The forms of sign-up, settings and tokens; their rules are the models' and `names`."""
+"""The forms of accounts; their rules are the models' and `names`, their writes `services`."""
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any, ClassVar
 
 from django import forms
-from django.contrib.auth.forms import BaseUserCreationForm
-from django.utils import timezone
+from django.contrib.auth.forms import AuthenticationForm, BaseUserCreationForm
 
 from marketplace.accounts.models import ApiToken, User
+from marketplace.accounts.services import DEFAULT_DAYS, MAX_DAYS, NAME_TAKEN
 
-MAX_TOKENS = 20
-DEFAULT_DAYS = 90
-MAX_DAYS = 365
 DAYS = [(7, "7 days"), (30, "30 days"), (DEFAULT_DAYS, "90 days"), (MAX_DAYS, "1 year")]
 
 
@@ -23,7 +19,12 @@ class SignUpForm(BaseUserCreationForm[User]):
     class Meta:
         model = User
         fields = ("username", "email")
-        widgets: ClassVar = {"username": forms.TextInput(attrs={"autocomplete": "username"})}
+        widgets: ClassVar = {
+            "username": forms.TextInput(
+                attrs={"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false"}
+            ),
+            "email": forms.EmailInput(attrs={"autocomplete": "email"}),
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -33,8 +34,29 @@ class SignUpForm(BaseUserCreationForm[User]):
         """Refuse a name that differs from a taken one only in case."""
         name: str = self.cleaned_data["username"]
         if User.objects.filter(username__iexact=name).exists():
-            raise forms.ValidationError("This name is taken. Choose another one.")
+            raise forms.ValidationError(NAME_TAKEN)
         return name
+
+
+class SignInForm(AuthenticationForm):
+    """Name and password; the case of the name does not matter, since no two differ in it only."""
+
+    def clean_username(self) -> str:
+        """Return the name as its owner wrote it at sign-up."""
+        name: str = self.cleaned_data["username"]
+        stored = User.objects.filter(username__iexact=name).values_list("username", flat=True)
+        # Unknown names are lowered: “Ann” and “ann” are one to whoever counts wrong passwords.
+        return stored.first() or name.lower()
+
+
+class ResetForm(forms.Form):
+    """The address that a link for a new password is sent to."""
+
+    email = forms.EmailField(
+        label="E-mail address",
+        max_length=254,
+        widget=forms.EmailInput(attrs={"autocomplete": "email"}),
+    )
 
 
 class SettingsForm(forms.ModelForm[User]):
@@ -48,42 +70,24 @@ class SettingsForm(forms.ModelForm[User]):
             "email": "Only used when you forget your password; nobody else sees it.",
             "bio": "Shown on your page; at most 300 characters.",
         }
-        widgets: ClassVar = {"bio": forms.Textarea(attrs={"rows": 3})}
+        widgets: ClassVar = {
+            "bio": forms.Textarea(attrs={"rows": 3}),
+            "email": forms.EmailInput(attrs={"autocomplete": "email"}),
+        }
 
 
 class TokenForm(forms.Form):
     """A new API token: what it is for, what it may do, how long it lives."""
 
     name = forms.CharField(max_length=60, help_text="Where you will use it, such as “laptop”.")
-    scope = forms.ChoiceField(choices=ApiToken.Scope.choices, initial=ApiToken.Scope.READ)
-    days = forms.TypedChoiceField(
-        label="Valid for", choices=DAYS, coerce=int, initial=DEFAULT_DAYS, empty_value=DEFAULT_DAYS
+    scope = forms.ChoiceField(
+        label="May", choices=ApiToken.Scope.choices, initial=ApiToken.Scope.READ
     )
+    days = forms.TypedChoiceField(label="Valid for", choices=DAYS, coerce=int, initial=DEFAULT_DAYS)
 
-    def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.user = user
 
-    def clean_name(self) -> str:
-        """Refuse a name that another of the user's tokens has."""
-        name: str = self.cleaned_data["name"]
-        if self.user.api_tokens.filter(name=name).exists():
-            raise forms.ValidationError("You have a token of this name. Choose another name.")
-        return name
-
-    def clean(self) -> dict[str, Any]:
-        """Refuse one token too many."""
-        if self.user.api_tokens.count() >= MAX_TOKENS:
-            raise forms.ValidationError(
-                f"You have {MAX_TOKENS} tokens, which is the most. Revoke one first."
-            )
-        return self.cleaned_data
-
-    def issue(self) -> tuple[ApiToken, str]:
-        """Make the token; return it and its text, which is not kept."""
-        return ApiToken.issue(
-            user=self.user,
-            name=self.cleaned_data["name"],
-            scope=self.cleaned_data["scope"],
-            expires_at=timezone.now() + timedelta(days=self.cleaned_data["days"]),
-        )
+def add_problems(form: forms.BaseForm, problems: dict[str, list[str]]) -> None:
+    """Show a service's problems at the fields they belong to."""
+    for name, texts in problems.items():
+        for text in texts:
+            form.add_error(name if name in form.fields else None, text)

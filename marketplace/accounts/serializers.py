@@ -6,8 +6,10 @@ from typing import ClassVar
 
 from rest_framework import serializers
 
-from marketplace.accounts.forms import DEFAULT_DAYS, MAX_DAYS
 from marketplace.accounts.models import ApiToken, User
+from marketplace.accounts.services import DEFAULT_DAYS, MAX_DAYS
+
+TOKEN_FIELDS = ("id", "name", "key", "scope", "created_at", "expires_at", "last_used_at")
 
 
 class UserSerializer(serializers.ModelSerializer[User]):
@@ -24,8 +26,8 @@ class TokenSerializer(serializers.ModelSerializer[ApiToken]):
 
     class Meta:
         model = ApiToken
-        fields = ("id", "name", "key", "scope", "created_at", "expires_at", "last_used_at")
-        read_only_fields = fields
+        fields: ClassVar[tuple[str, ...]] = TOKEN_FIELDS
+        read_only_fields: ClassVar[tuple[str, ...]] = TOKEN_FIELDS
 
 
 class NewTokenSerializer(serializers.Serializer[ApiToken]):
@@ -42,8 +44,8 @@ class IssuedTokenSerializer(TokenSerializer):
     token = serializers.CharField(read_only=True)
 
     class Meta(TokenSerializer.Meta):
-        fields: ClassVar = (*TokenSerializer.Meta.fields, "token")
-        read_only_fields: ClassVar = fields
+        fields: ClassVar[tuple[str, ...]] = (*TOKEN_FIELDS, "token")
+        read_only_fields: ClassVar[tuple[str, ...]] = fields
 
 
 class ErrorSerializer(serializers.Serializer[None]):

@@ -8,6 +8,7 @@ from marketplace.accounts import api, views
 
 urlpatterns: list[URLPattern] = [
     path("sign-up", views.sign_up, name="sign_up"),
+    path("sign-up/name", views.check_name, name="check_name"),
     path("sign-in", views.sign_in, name="sign_in"),
     path("sign-out", views.sign_out, name="sign_out"),
     path("settings", views.settings, name="settings"),
