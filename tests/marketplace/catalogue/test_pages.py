@@ -58,6 +58,7 @@ class TestList:
         assert "antonym" in text_of(answer)
         assert "HX-Request" in answer["Vary"]
         assert answer["HX-Push-Url"] == "/adapters?q=antonmy"
+        assert '<option value="" selected>Best match' in text_of(answer)
 
     def test_the_empty_shelf_and_no_match_say_what_to_do(self, client) -> None:
         assert "The shelf is empty" in text_of(client.get("/adapters"))
