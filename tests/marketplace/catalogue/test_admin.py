@@ -4,8 +4,8 @@ import pytest
 from django.test import Client
 from kombu.exceptions import OperationalError
 
-from marketplace.catalogue import admin
 from marketplace.catalogue.models import BaseModel
+from marketplace.catalogue.tasks import compute_module_table
 from tests.factories import make_adapter, make_base_model, make_user
 
 pytestmark = pytest.mark.django_db
@@ -22,7 +22,7 @@ def staff() -> Client:
 @pytest.fixture
 def queue(monkeypatch) -> list[int]:
     sent: list[int] = []
-    monkeypatch.setattr(admin.compute_module_table, "delay", sent.append)
+    monkeypatch.setattr(compute_module_table, "delay", sent.append)
     return sent
 
 
@@ -71,7 +71,7 @@ def test_a_queue_that_is_away_is_told(
     def fail(pk: int) -> None:
         raise OperationalError
 
-    monkeypatch.setattr(admin.compute_module_table, "delay", fail)
+    monkeypatch.setattr(compute_module_table, "delay", fail)
     with django_capture_on_commit_callbacks(execute=True):
         staff.post(ADD, form())
     assert BaseModel.objects.count() == 1

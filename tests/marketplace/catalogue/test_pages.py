@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -32,14 +33,14 @@ def sign_in(user) -> Client:
 
 
 def text_of(response) -> str:
-    return response.content.decode()
+    return str(response.content.decode())
 
 
 def drain(response) -> int:
     """Read a download to its end, as every client does, and return the status."""
     if response.streaming:
         b"".join(response.streaming_content)
-    return response.status_code
+    return int(response.status_code)
 
 
 class TestList:
@@ -108,7 +109,7 @@ class TestOwner:
 
 class TestAdapter:
     @pytest.fixture
-    def composed(self) -> Adapter:
+    def composed(self) -> Any:
         demo = make_user("demo")
         hidden = make_adapter(demo, "hidden", visibility="private")
         shown = make_adapter(demo, "pick_animal")
@@ -350,7 +351,7 @@ class TestTray:
 
 class TestOwning:
     @pytest.fixture
-    def adapter(self) -> Adapter:
+    def adapter(self) -> Any:
         return make_adapter(
             make_user("bob"), "antonym", summary="Before.", samples=make_samples(), tags=["words"]
         )

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -307,8 +310,8 @@ class TestLicence:
 class TestRaces:
     """Real threads with connections of their own."""
 
-    def run(self, calls) -> list[object]:
-        results: list[object] = []
+    def run(self, calls) -> list[Any]:
+        results: list[Any] = []
         barrier = threading.Barrier(len(calls))
 
         def work(call) -> None:
@@ -346,6 +349,7 @@ class TestRaces:
         results = self.run([lambda n=n: services.publish_revision(n) for n in new])
         assert sorted(revision.number for revision in results) == [1, 2, 3, 4, 5, 6]
         adapter = Adapter.objects.get()
+        assert adapter.latest is not None
         assert adapter.latest.number == 6
         assert adapter.refs.get(name="main").revision == adapter.latest
 
@@ -384,7 +388,7 @@ class TestRaces:
     def test_likes_and_downloads_are_all_counted(self) -> None:
         adapter = make_adapter()
         users = [make_user() for _ in range(4)]
-        calls = [lambda u=u: services.like(adapter, u) for u in users]
+        calls: list[Callable[[], Any]] = [partial(services.like, adapter, u) for u in users]
         calls += [lambda: services.count_download(adapter)] * 4
         self.run(calls)
         adapter.refresh_from_db()

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from marketplace.blobs.models import Blob
 from marketplace.catalogue import services
-from marketplace.catalogue.models import Adapter
+from marketplace.catalogue.models import Adapter, BaseModel
 from marketplace.catalogue.tasks import collect_orphan_blobs, compute_module_table
 from tests.factories import make_adapter, make_blob
 
@@ -52,7 +52,7 @@ def test_files_of_a_deleted_adapter_go_after_their_time_of_grace() -> None:
 
 
 def test_a_base_model_that_is_gone_needs_no_table(monkeypatch) -> None:
-    seen = []
+    seen: list[BaseModel] = []
     monkeypatch.setitem(
         __import__("sys").modules,
         "marketplace.catalogue.runner",
