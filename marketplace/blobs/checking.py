@@ -43,9 +43,16 @@ def check_storage(*, on_blob: Callable[[], None] = lambda: None) -> Iterator[Fin
 def find_orphans() -> Iterator[Finding]:
     """Yield stored objects, older than a day, that no row speaks of."""
     for name in _walk(""):
-        hash_ = Path(name).name
-        if not Blob.objects.filter(pk=hash_).exists() and _is_old(name):
+        if _is_orphan(name):
             yield Finding("orphan", name)
+
+
+def remove_orphan(finding: Finding) -> bool:
+    """Remove what no row speaks of, unless it was taken into use since it was found."""
+    if not _is_orphan(finding.name):
+        return False
+    default_storage.delete(finding.name)
+    return True
 
 
 def _is_whole(blob: Blob) -> bool:
@@ -56,8 +63,16 @@ def _is_whole(blob: Blob) -> bool:
     return hasher.sha256 == blob.sha256 and hasher.size == blob.size
 
 
+def _is_orphan(name: str) -> bool:
+    return _is_old(name) and not Blob.objects.filter(pk=Path(name).name).exists()
+
+
 def _is_old(name: str) -> bool:
-    return default_storage.get_modified_time(name) < timezone.now() - GRACE
+    # `services` makes an object young when it takes one into use that lay there already.
+    try:
+        return default_storage.get_modified_time(name) < timezone.now() - GRACE
+    except FileNotFoundError:  # a temporary file that was renamed since it was listed
+        return False
 
 
 def _walk(folder: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_RANGE = re.compile(r"bytes=(\d{0,20})-(\d{0,20})\Z")
+_RANGE = re.compile(r"bytes=([0-9]{0,20})-([0-9]{0,20})\Z")
 
 
 @dataclass(frozen=True)

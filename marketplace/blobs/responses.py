@@ -14,7 +14,7 @@ from urllib.parse import quote
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
-from marketplace.blobs.hashing import READ_BYTES
+from marketplace.blobs.hashing import READ_BYTES, Hasher
 from marketplace.blobs.models import Blob
 from marketplace.blobs.ranges import (
     Part,
@@ -23,7 +23,7 @@ from marketplace.blobs.ranges import (
     is_unmodified,
     read_range,
 )
-from marketplace.blobs.services import local_path, open_blob
+from marketplace.blobs.services import DamagedBlob, local_path, open_blob
 
 SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -58,6 +58,7 @@ def blob_response(
     response = _answer(request, blob, tag)
     response["ETag"] = tag
     response["Accept-Ranges"] = "bytes"
+    response["Content-Type"] = "application/octet-stream"
     response["Content-Disposition"] = content_disposition(filename, disposition)
     for name, value in {**SAFE_HEADERS, **(headers or {})}.items():
         response[name] = value
@@ -69,13 +70,8 @@ def content_disposition(filename: str, disposition: str = "attachment") -> str:
     plain = "".join(c if " " <= c <= "~" and c not in '"\\/;%' else "_" for c in filename)
     header = f'{disposition}; filename="{plain}"'
     if plain != filename:
-        header += f"; filename*=UTF-8''{quote(filename, safe='')}"
+        header += f"; filename*=UTF-8''{quote(filename, safe='', errors='replace')}"
     return f"{header};"  # the hub clients' pattern wants the last semicolon
-
-
-def iterate_in_threads(file: IO[bytes], length: int) -> AsyncIterator[bytes]:
-    """Yield `length` bytes of an open file, read in threads so that the event loop stays free."""
-    return _read_async(file, length)
 
 
 def _answer(request: HttpRequest, blob: Blob, tag: str) -> HttpResponseBase:
@@ -83,6 +79,8 @@ def _answer(request: HttpRequest, blob: Blob, tag: str) -> HttpResponseBase:
         return HttpResponse(status=412)
     if is_unmodified(request.headers, etag=tag):
         return HttpResponse(status=304)
+    if request.method != "GET":  # RFC 9110 defines ranges for GET alone
+        return _content(request, blob, None)
     try:
         part = read_range(request.headers, size=blob.size, etag=tag)
     except UnsatisfiableRange:
@@ -98,14 +96,12 @@ def _content(request: HttpRequest, blob: Blob, part: Part | None) -> HttpRespons
     if request.method == "HEAD":
         response = HttpResponse()
     elif settings.X_ACCEL_REDIRECT and local_path(blob) is not None:
-        # The proxy in front sends the bytes and does the range itself.
+        # The proxy in front sends the bytes and does the range itself (docs/settings.md).
         response = HttpResponse()
         response["X-Accel-Redirect"] = f"{settings.X_ACCEL_REDIRECT}{blob.storage_name}"
-        response["Content-Type"] = "application/octet-stream"
         return response
     else:
         response = _stream(request, blob, part or whole)
-    response["Content-Type"] = "application/octet-stream"
     response["Content-Length"] = str((part or whole).length)
     if part is not None:
         response.status_code = 206
@@ -116,25 +112,37 @@ def _content(request: HttpRequest, blob: Blob, part: Part | None) -> HttpRespons
 def _stream(request: HttpRequest, blob: Blob, part: Part) -> StreamingHttpResponse:
     file = open_blob(blob)
     file.seek(part.start)
-    is_async = hasattr(request, "scope")
-    chunks = _read_async(file, part.length) if is_async else _read(file, part.length)
-    response = StreamingHttpResponse(chunks)
-    # Django closes what has a `close`; an async generator has none that it would call.
-    response._resource_closers.append(file.close)
+    chunks = _read(file, blob, part)
+    response = StreamingHttpResponse(
+        in_threads(chunks) if hasattr(request, "scope") else chunks  # ASGI or WSGI
+    )
+    # A client that leaves before the first byte never starts the generator: close its file too.
+    response._resource_closers.append(file.close)  # type: ignore[attr-defined]
     return response
 
 
-def _read(file: IO[bytes], length: int) -> Iterator[bytes]:
+async def in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Draw from a blocking iterator in threads, so that the event loop stays free."""
+    while chunk := await asyncio.to_thread(next, chunks, b""):
+        yield chunk
+
+
+def _read(file: IO[bytes], blob: Blob, part: Part) -> Iterator[bytes]:
+    """Yield the part; of a whole file the last piece only when the hash of all was right.
+
+    Raises:
+        DamagedBlob: the stored bytes changed. The client sees a body that is too short.
+    """
+    rest = part.length
+    is_whole = part.length == blob.size
+    hasher = Hasher()
     with file:
-        while length and (chunk := file.read(min(READ_BYTES, length))):
-            length -= len(chunk)
+        while rest:
+            chunk = file.read(min(READ_BYTES, rest))
+            rest -= len(chunk)
+            if is_whole:
+                hasher.update(chunk)
+            is_wrong = is_whole and not rest and hasher.sha256 != blob.sha256
+            if not chunk or is_wrong:
+                raise DamagedBlob(blob.sha256)
             yield chunk
-
-
-async def _read_async(file: IO[bytes], length: int) -> AsyncIterator[bytes]:
-    try:
-        while length and (chunk := await asyncio.to_thread(file.read, min(READ_BYTES, length))):
-            length -= len(chunk)
-            yield chunk
-    finally:
-        file.close()

@@ -2,17 +2,19 @@
 
 On a local disk an object is written under a temporary name beside its place, synced, and renamed to
 its hash: a crash leaves either nothing or the whole. Storing the same content twice is one object.
+Store outside of transactions: an uncommitted row makes others with the same content wait.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from django.core.files import File
 from django.core.files.storage import FileSystemStorage, default_storage
@@ -55,45 +57,30 @@ def store_file(
 
     Args:
         path: the file to take the content from.
-        sha256: the hash it must have; what is stored is hashed again on the way in.
+        sha256: the hash it must have; the content is hashed on the way in, whatever is told here.
         git_sha1: checked likewise.
         size: checked likewise.
 
     Raises:
         StorageFull: there is no room; nothing was kept.
-        DamagedBlob: the content is not the one that was promised.
+        DamagedBlob: the content is not the one that was promised; nothing was kept.
     """
     found = hash_file(path)
-    promised = {(sha256, found.sha256), (git_sha1, found.git_sha1), (size, found.size)}
+    promised = ((sha256, found.sha256), (git_sha1, found.git_sha1), (size, found.size))
     if any(told is not None and told != seen for told, seen in promised):
         raise DamagedBlob(sha256 or found.sha256)
-
-    def write(target: IO[bytes]) -> None:
-        with path.open("rb") as source:
-            while chunk := source.read(READ_BYTES):
-                target.write(chunk)
-
-    return _store(found, write, lambda: File(path.open("rb")))
+    return _store(found, lambda: path.open("rb"))
 
 
 def store_bytes(data: bytes) -> Blob:
     """Store small content and return its Blob. Raises StorageFull."""
-
-    def write(target: IO[bytes]) -> None:
-        target.write(data)
-
-    def as_file() -> Any:
-        from django.core.files.base import ContentFile  # noqa: PLC0415 (only for object storages)
-
-        return ContentFile(data)
-
-    return _store(hash_bytes(data), write, as_file)
+    return _store(hash_bytes(data), lambda: io.BytesIO(data))
 
 
 def open_blob(blob: Blob) -> IO[bytes]:
     """Open the content for reading. Raises DamagedBlob where it is missing."""
     try:
-        return default_storage.open(blob.storage_name, "rb")  # type: ignore[return-value]
+        return default_storage.open(blob.storage_name, "rb")
     except FileNotFoundError:
         raise DamagedBlob(blob.sha256) from None
 
@@ -105,62 +92,93 @@ def read_blob(blob: Blob, *, limit: int = 8 * 1024 * 1024) -> bytes:
 
 
 def copy_blob(blob: Blob, target: Path) -> None:
-    """Write the content to a file of its own, checking its hash on the way. Raises DamagedBlob."""
+    """Write the content to a file of its own, checking its hash on the way.
+
+    Raises:
+        DamagedBlob: the stored bytes are missing or not those that were stored.
+        StorageFull: there is no room for the copy; nothing is left of it.
+    """
     hasher = Hasher()
-    with open_blob(blob) as source, _room(), target.open("wb") as file:
-        while chunk := source.read(READ_BYTES):
-            hasher.update(chunk)
-            file.write(chunk)
-    if hasher.sha256 != blob.sha256:
-        target.unlink()
-        raise DamagedBlob(blob.sha256)
+    try:
+        with open_blob(blob) as source, _room(), target.open("wb") as file:
+            while chunk := source.read(READ_BYTES):
+                hasher.update(chunk)
+                file.write(chunk)
+        if hasher.sha256 != blob.sha256:
+            raise DamagedBlob(blob.sha256)
+    except BaseException:
+        target.unlink(missing_ok=True)  # half a copy helps nobody
+        raise
 
 
 def local_path(blob: Blob) -> Path | None:
     """Return where the content lies on this machine's disk, or None for an object storage."""
-    if isinstance(default_storage._wrapped, FileSystemStorage):  # type: ignore[attr-defined]
+    if isinstance(default_storage, FileSystemStorage):  # also true of the lazy object around one
         return Path(default_storage.path(blob.storage_name))
     return None
 
 
-def _store(found: Hasher, write: Callable[[IO[bytes]], None], as_file: Callable[[], Any]) -> Blob:
+def _store(found: Hasher, open_source: Callable[[], IO[bytes]]) -> Blob:
     blob = Blob(sha256=found.sha256, git_sha1=found.git_sha1 or "", size=found.size)
     # Touched first: whoever collects unused blobs waits for this or sees that it is wanted again.
     Blob.objects.filter(pk=blob.pk).update(created_at=timezone.now())
     path = local_path(blob)
-    if path is not None:
-        if not _is_stored(path, blob.size):
-            _write_safely(path, write)
-    elif not default_storage.exists(blob.storage_name):
-        with _room(), as_file() as file:
-            default_storage.save(blob.storage_name, file)
+    if path is None:
+        _save_remotely(blob, open_source)
+    elif not _reuse(path, blob.size):
+        _write_safely(path, blob, open_source)
     kept, _ = Blob.objects.get_or_create(
         sha256=blob.sha256, defaults={"git_sha1": blob.git_sha1, "size": blob.size}
     )
     return kept
 
 
-def _is_stored(path: Path, size: int) -> bool:
+def _reuse(path: Path, size: int) -> bool:
+    """Tell whether the object lies there already, and make it young if so (see `checking`)."""
     try:
-        return path.stat().st_size == size
+        if path.stat().st_size != size:
+            return False
+        os.utime(path)
     except FileNotFoundError:
         return False
+    return True
 
 
-def _write_safely(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def _write_safely(path: Path, blob: Blob, open_source: Callable[[], IO[bytes]]) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    hasher = Hasher()
     try:
         with _room():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("xb") as file:
-                write(file)
+            _make_folder(path.parent)
+            with open_source() as source, temporary.open("xb") as file:
+                while chunk := source.read(READ_BYTES):
+                    hasher.update(chunk)
+                    file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
+            if hasher.sha256 != blob.sha256:  # the source changed since it was hashed
+                raise DamagedBlob(blob.sha256)
             temporary.chmod(0o644)
             temporary.replace(path)
             _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _save_remotely(blob: Blob, open_source: Callable[[], IO[bytes]]) -> None:
+    """Save to an object storage, where a save is whole or not at all."""
+    if default_storage.exists(blob.storage_name):
+        return
+    with _room(), open_source() as source:
+        name = default_storage.save(blob.storage_name, File(source))
+    if name != blob.storage_name:  # another request saved the same content a moment before
+        default_storage.delete(name)
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -174,7 +192,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _room() -> Any:
+def _room() -> Iterator[None]:
     """Turn the operating system's 'no space' into the error that users read."""
     try:
         yield

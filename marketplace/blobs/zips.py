@@ -6,18 +6,17 @@ and sizes alone. Checksums come after each file's bytes, in data descriptors: on
 
 from __future__ import annotations
 
-import asyncio
 import struct
 import zlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
-from marketplace.blobs.hashing import READ_BYTES
+from marketplace.blobs.hashing import READ_BYTES, Hasher
 from marketplace.blobs.models import Blob
-from marketplace.blobs.responses import SAFE_HEADERS, content_disposition
-from marketplace.blobs.services import open_blob
+from marketplace.blobs.responses import SAFE_HEADERS, content_disposition, in_threads
+from marketplace.blobs.services import DamagedBlob, open_blob
 
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _DESCRIPTOR = struct.Struct("<4sIII")
@@ -52,7 +51,7 @@ def zip_response(
     if request.method == "HEAD":
         response = HttpResponse()
     elif hasattr(request, "scope"):
-        response = StreamingHttpResponse(_in_threads(zip_chunks(entries)))
+        response = StreamingHttpResponse(in_threads(zip_chunks(entries)))
     else:
         response = StreamingHttpResponse(zip_chunks(entries))
     response["Content-Type"] = "application/zip"
@@ -72,18 +71,25 @@ def zip_length(entries: Sequence[ZipEntry]) -> int:
 
 
 def zip_chunks(entries: Sequence[ZipEntry]) -> Iterator[bytes]:
-    """Yield the archive piece by piece, never holding more than 1 MiB of content."""
+    """Yield the archive piece by piece, never holding more than 1 MiB of content.
+
+    Raises:
+        DamagedBlob: a file is missing, or its stored bytes changed.
+    """
     directory = bytearray()
     offset = 0
     for entry in entries:
         name = entry.path.encode()
         head = _LOCAL.pack(b"PK\x03\x04", _VERSION, _FLAGS, 0, 0, _DATE, 0, 0, 0, len(name), 0)
         yield head + name
-        checksum = 0
+        checksum, hasher = 0, Hasher()
         with open_blob(entry.blob) as file:
             while chunk := file.read(READ_BYTES):
                 checksum = zlib.crc32(chunk, checksum)
+                hasher.update(chunk)
                 yield chunk
+        if hasher.sha256 != entry.blob.sha256:
+            raise DamagedBlob(entry.blob.sha256)  # the archive ends here: no tool opens it
         size = entry.blob.size
         yield _DESCRIPTOR.pack(b"PK\x07\x08", checksum, size, size)
         directory += _CENTRAL.pack(
@@ -95,9 +101,3 @@ def zip_chunks(entries: Sequence[ZipEntry]) -> Iterator[bytes]:
     count = len(entries)
     end = _END.pack(b"PK\x05\x06", 0, 0, count, count, len(directory), offset, 0)
     yield bytes(directory) + end
-
-
-async def _in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    nothing = b""
-    while chunk := await asyncio.to_thread(next, chunks, nothing):
-        yield chunk

@@ -6,12 +6,11 @@ import sys
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.files.storage import default_storage
 from django.core.management.base import BaseCommand
 from rich.console import Console
 from rich.progress import Progress
 
-from marketplace.blobs.checking import check_storage
+from marketplace.blobs.checking import check_storage, remove_orphan
 from marketplace.blobs.models import Blob
 
 
@@ -33,12 +32,9 @@ class Command(BaseCommand):
             task = progress.add_task("Reading files", total=Blob.objects.count())
             findings = list(check_storage(on_blob=lambda: progress.advance(task)))
         for finding in findings:
-            self.stdout.write(str(finding))
-        if fix_orphans:
-            for finding in findings:
-                if finding.kind == "orphan":
-                    default_storage.delete(finding.name)
-            findings = [finding for finding in findings if finding.kind != "orphan"]
-        self.stdout.write(f"{Blob.objects.count()} files checked, {len(findings)} findings")
-        if findings:
+            removed = fix_orphans and finding.kind == "orphan" and remove_orphan(finding)
+            self.stdout.write(f"{finding}{', removed' if removed else ''}")
+        left = [finding for finding in findings if not (fix_orphans and finding.kind == "orphan")]
+        self.stdout.write(f"{Blob.objects.count()} files checked, {len(left)} findings")
+        if left:
             sys.exit(1)
