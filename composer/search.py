@@ -7,6 +7,7 @@ populations. How weights are scored is the caller's `Objective`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
@@ -30,7 +31,6 @@ WORST_LOSS = 1e4
 GREEDY_STEP = 0.5
 SMALLEST_STEP = 0.05
 TRUST_RADIUS = 0.4
-GAUSS_NEWTON_ROUNDS = 2
 DIFFERENCE = 0.2
 KEPT_TOKENS = 512
 
@@ -412,6 +412,7 @@ def _write_checkpoint(path: Path, fingerprint: str, history: Sequence[Evaluation
         scratch.write_text(json.dumps(data), encoding="utf-8")
         os.replace(scratch, path)  # noqa: PTH105 - atomic
     except OSError as error:
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            scratch.unlink()
         message = f"The checkpoint {path.name} cannot be written: {error.strerror}."
         raise StorageFull(message) from error

@@ -82,7 +82,6 @@ def save_seq2seq(folder: Path) -> Path:
         eos_token_id=256,
         pad_token_id=257,
         decoder_start_token_id=257,
-        initializer_factor=2.0,
     )
     T5ForConditionalGeneration(config).save_pretrained(folder)
     tokenizer_of(ends_texts=True).save_pretrained(folder)

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from composer.errors import SearchError, Stopped, StorageFull
+from composer.scoring import FloatArray, Labels
+from composer.search import (
+    Evaluation,
+    SearchSettings,
+    WeightSearch,
+    optimizer_names,
+    require_optimizer,
+)
+
+TARGET = np.array([0.9, -0.4, 0.0, 0.2])
+SETTINGS = SearchSettings("greedy", budget=40, seed=3, start=(1.0, 0.0, 0.0, 0.0))
+OPTIMIZERS = ("greedy", "greedy+gn", "NGOpt", "CMA", "DE", "PSO", "OnePlusOne")
+
+
+class Softmax:
+    """A model whose logits are linear in the weights: four answer tokens over six words."""
+
+    def __init__(self) -> None:
+        random = torch.Generator().manual_seed(0)
+        self.slopes = torch.randn(4, 4, 6, generator=random)  # (weights, positions, words)
+        wanted = torch.einsum("n,npk->pk", torch.tensor(TARGET, dtype=torch.float32), self.slopes)
+        self.labels = Labels(wanted.argmax(dim=-1), torch.tensor([0, 0, 1, 1]))
+        self.calls = 0
+
+    def losses(self, weights: FloatArray) -> FloatArray:
+        self.calls += 1
+        logits = self._logits(weights).log_softmax(dim=-1)
+        picked = logits[:, range(4), self.labels.tokens]
+        return -picked.mean(dim=1).double().numpy()
+
+    def answer_logits(self, weights: FloatArray) -> list[tuple[torch.Tensor, Labels]]:
+        return [(item, self.labels) for item in self._logits(weights)]
+
+    def _logits(self, weights: FloatArray) -> torch.Tensor:
+        w = torch.tensor(weights, dtype=torch.float32)
+        return torch.einsum("cn,npk->cpk", w, self.slopes)
+
+
+def run(settings: SearchSettings, objective: Softmax | None = None, **kwargs) -> WeightSearch:
+    search = WeightSearch(objective or Softmax(), 4, settings, **kwargs)
+    for _ in search.evaluations():
+        pass
+    return search
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_it_works(optimizer: str) -> None:
+    search = run(replace(SETTINGS, optimizer=optimizer))
+    assert search.history[0].weights == (0.0, 0.0, 0.0, 0.0)
+    assert search.best.loss <= search.history[0].loss
+    assert [item.number for item in search.history] == list(range(len(search.history)))
+    assert len(search.history) <= 41
+    assert all(abs(w) <= 1.5 for item in search.history for w in item.weights)
+    penalty = 0.05 * np.abs(search.best.weights).mean()
+    assert search.best.loss == pytest.approx(search.best.fit_loss + penalty)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_same_seed_gives_the_same_result(optimizer: str) -> None:
+    settings = replace(SETTINGS, optimizer=optimizer)
+    assert run(settings).history == run(settings).history
+
+
+@pytest.mark.parametrize("optimizer", ["greedy", "greedy+gn", "NGOpt"])
+def test_the_search_begins_at_the_start(optimizer: str) -> None:
+    search = run(replace(SETTINGS, optimizer=optimizer))
+    assert search.history[1].weights == pytest.approx((1.0, 0.0, 0.0, 0.0))
+
+
+def test_the_choice_of_ngopt_is_recorded() -> None:
+    assert run(replace(SETTINGS, optimizer="NGOpt")).optimizer_resolved == "Cobyla"
+    assert run(replace(SETTINGS, optimizer="DE")).optimizer_resolved == "DE"
+    assert run(SETTINGS).optimizer_resolved == "greedy"
+
+
+def test_gauss_newton_ends_lower_than_greedy() -> None:
+    wide = replace(SETTINGS, l1_penalty=0.0)
+    assert (
+        run(replace(wide, optimizer="greedy+gn")).best.loss
+        < run(replace(wide, budget=24)).best.loss
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["greedy", "greedy+gn", "NGOpt"])
+@pytest.mark.parametrize("budget", [1, 2, 11])
+def test_any_budget_is_kept(optimizer: str, budget: int) -> None:
+    search = run(replace(SETTINGS, optimizer=optimizer, budget=budget))
+    assert len(search.history) == budget + 1
+
+
+def test_a_budget_of_none_is_refused() -> None:
+    with pytest.raises(SearchError, match="at least 1"):
+        run(replace(SETTINGS, budget=0))
+
+
+@pytest.mark.parametrize("optimizer", ["greedy", "greedy+gn", "NGOpt", "CMA"])
+def test_a_stopped_search_resumes_to_the_same_result(optimizer: str, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, optimizer=optimizer)
+    undisturbed = run(settings)
+    path = tmp_path / "deep" / "checkpoint.json"
+    budget = iter([False] * 4)
+    with pytest.raises(Stopped):
+        run(settings, checkpoint=path, should_stop=lambda: next(budget, True))
+    stored = len(json.loads(path.read_text())["evaluations"])
+    assert 0 < stored < 41
+    objective = Softmax()
+    resumed = run(settings, objective, checkpoint=path)
+    assert resumed.history == undisturbed.history
+    assert objective.calls < 41 - stored + 1
+
+
+def test_a_stop_is_heard_before_the_next_population() -> None:
+    objective = Softmax()
+    search = WeightSearch(objective, 4, SETTINGS, should_stop=lambda: objective.calls >= 3)
+    with pytest.raises(Stopped):
+        for _ in search.evaluations():
+            pass
+    assert objective.calls == 3
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"fingerprint": "other", "evaluations": []}'])
+def test_a_torn_or_foreign_checkpoint_is_ignored(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.json"
+    path.write_text(content)
+    assert run(SETTINGS, checkpoint=path).history == run(SETTINGS).history
+
+
+def test_another_task_does_not_resume(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.json"
+    run(SETTINGS, checkpoint=path, fingerprint="one")
+    objective = Softmax()
+    run(SETTINGS, objective, checkpoint=path, fingerprint="two")
+    assert objective.calls > 0
+
+
+def test_stored_weights_that_do_not_fit_are_searched_again(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.json"
+    run(SETTINGS, checkpoint=path)
+    data = json.loads(path.read_text())
+    data["evaluations"][2]["weights"] = [9.0] * 4
+    path.write_text(json.dumps(data))
+    assert run(SETTINGS, checkpoint=path).history == run(SETTINGS).history
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageFull, match="cannot be written"):
+        run(SETTINGS, checkpoint=tmp_path / "file" / "checkpoint.json")
+
+
+class Explodes(Softmax):
+    """Any weight above 1.2 gives no number."""
+
+    def losses(self, weights: FloatArray) -> FloatArray:
+        losses = super().losses(weights)
+        losses[(weights > 1.2).any(axis=1)] = np.nan
+        losses[(weights < -1.2).any(axis=1)] = np.inf
+        return losses
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_losses_that_are_no_numbers_are_never_chosen(optimizer: str) -> None:
+    search = run(replace(SETTINGS, optimizer=optimizer), Explodes())
+    assert all(np.isfinite(item.loss) for item in search.history)
+    assert max(map(abs, search.best.weights)) <= 1.2
+
+
+class Broken(Softmax):
+    def losses(self, weights: FloatArray) -> FloatArray:
+        return np.full(len(weights), np.nan)
+
+
+def test_nothing_but_broken_losses_is_an_error() -> None:
+    with pytest.raises(SearchError, match="loss that is a number"):
+        run(SETTINGS, Broken())
+
+
+def test_the_first_of_equals_is_the_best() -> None:
+    search = WeightSearch(Softmax(), 1, SETTINGS)
+    search.history = [Evaluation(i, (float(i),), 1.0, 1.0) for i in range(3)]
+    assert search.best.number == 0
+
+
+def test_names_of_optimizers() -> None:
+    assert {"greedy", "greedy+gn", "NGOpt", "CMA"} <= set(optimizer_names())
+    require_optimizer("greedy")
+    with pytest.raises(SearchError, match="no optimiser called 'Oracle'"):
+        require_optimizer("Oracle")
