@@ -11,6 +11,13 @@ import os
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "marketplace.settings")
 os.environ.setdefault("DATABASE_POOL", "true")
 
+from typing import Any, cast
+
 from django.core.asgi import get_asgi_application
 
-application = get_asgi_application()
+django_application = get_asgi_application()
+
+from marketplace.pages import error_page  # noqa: E402 - needs the loaded apps
+from marketplace.request_bodies import guard_bodies  # noqa: E402
+
+application = guard_bodies(cast("Any", django_application), error_page)

@@ -1,191 +1,240 @@
-"""The JSON API of uploads: make a draft, send its files, have them checked, publish.
+"""The JSON API of uploads: begin a draft, send its files, have it checked, publish it.
 
-A file is the raw body of a PUT, read in pieces; its length is checked before the first byte is.
+The same services as the pages, whose script uses it as well. A draft of somebody else answers like
+a missing one. A file's body is streamed: see `marketplace.request_bodies`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
 from uuid import UUID
 
-from django.http import Http404
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import status
+from rest_framework.exceptions import APIException
+from rest_framework.generics import ListAPIView
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.throttling import ScopedRateThrottle
+from rest_framework.throttling import ScopedRateThrottle, UserRateThrottle
 from rest_framework.views import APIView
 
 from marketplace.accounts.api_errors import Refused
 from marketplace.accounts.models import User
 from marketplace.accounts.permissions import SignedIn
 from marketplace.accounts.serializers import ErrorSerializer
-from marketplace.catalogue.models import BaseModel
+from marketplace.request_bodies import ClientGone, ClientTooSlow, read_chunks
 from marketplace.uploads import services
-from marketplace.uploads.errors import UploadError
+from marketplace.uploads.errors import Busy, UploadError
 from marketplace.uploads.models import Upload
 from marketplace.uploads.serializers import (
-    CardSerializer,
-    CheckSerializer,
+    DraftSerializer,
     UploadedFileSerializer,
     UploadSerializer,
+    ValidateSerializer,
 )
+from marketplace.uploads.services import Announced
+from marketplace.uploads.views import get_upload
 
-READ_BYTES = 1024 * 1024
-ERRORS = dict.fromkeys((400, 401, 403, 404, 409), ErrorSerializer)
-
-
-class RawParser(BaseParser):
-    """Leaves the body alone: the view reads it in pieces."""
-
-    media_type = "*/*"
-
-    def parse(
-        self, stream: object, media_type: object = None, parser_context: object = None
-    ) -> object:
-        """Return nothing; `request.data` is not used."""
-        return {}
+MINE = {401: ErrorSerializer, 403: ErrorSerializer, 404: ErrorSerializer}
+REFUSED = {400: ErrorSerializer, 409: ErrorSerializer, **MINE}
+TOO_LARGE = {413: ErrorSerializer, 422: ErrorSerializer, 507: ErrorSerializer}
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15}|\*)\Z")
+_Result = TypeVar("_Result")
 
 
-class UploadView(APIView):
-    """What every view of drafts shares: a draft exists for its owner alone."""
+class UploadList(ListAPIView[Upload]):
+    """The caller's drafts."""
 
     permission_classes = (SignedIn,)
+    serializer_class = UploadSerializer
+    queryset = Upload.objects.none()
+    throttle_scope = "uploads"
 
-    def handle_exception(self, exc: Exception) -> Response:
-        """Turn an upload's refusal into our form of errors."""
-        if isinstance(exc, UploadError):
-            exc = Refused(exc.problems, code=exc.status)
-        return super().handle_exception(exc)
+    def get_throttles(self) -> list[Any]:
+        """Beginning drafts is counted by itself; listing them is a request like any other."""
+        return [ScopedRateThrottle() if self.request.method == "POST" else UserRateThrottle()]
 
-    def find(self, request: Request, pk: UUID) -> Upload:
-        """Return the user's own draft."""
-        rows = Upload.objects.owned_by(request.user).prefetch_related("files")
-        upload = rows.filter(pk=pk).first()
-        if upload is None:
-            raise Http404
-        return upload
+    def get_queryset(self) -> Any:
+        """Only one's own, without those that are published."""
+        drafts = Upload.objects.owned_by(self.request.user).open()
+        return drafts.select_related("base_model").prefetch_related("files")
 
+    @extend_schema(responses={200: UploadSerializer(many=True), **MINE})
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """List them, the one changed last first."""
+        return super().get(request, *args, **kwargs)
 
-class Uploads(UploadView):
-    """The user's drafts."""
-
-    throttle_classes = (ScopedRateThrottle,)
-
-    def get_throttles(self) -> list[ScopedRateThrottle]:  # type: ignore[override]
-        """Only beginning a draft is counted."""
-        self.throttle_scope = "uploads" if self.request.method == "POST" else None
-        return [ScopedRateThrottle()]
-
-    @extend_schema(responses={200: UploadSerializer(many=True), **ERRORS})
-    def get(self, request: Request) -> Response:
-        """List the unfinished ones."""
-        drafts = Upload.objects.owned_by(request.user).open().prefetch_related("files")
-        return Response(UploadSerializer(drafts, many=True).data)
-
-    @extend_schema(request=CardSerializer, responses={201: UploadSerializer, **ERRORS})
+    @extend_schema(request=DraftSerializer, responses={201: UploadSerializer, **REFUSED})
     def post(self, request: Request) -> Response:
-        """Begin a draft, with the card's fields if they are known already."""
-        card = CardSerializer(data=request.data)
-        card.is_valid(raise_exception=True)
-        assert isinstance(request.user, User)  # noqa: S101 (SignedIn saw to it)
-        upload = services.create_upload(request.user, **card.validated_data)
+        """Begin a draft; the card may be given now or later."""
+        asked = DraftSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        upload = _refusing(lambda: services.create_upload(_user(request)))
+        services.update_draft_card(upload, asked.typed())
         return Response(UploadSerializer(upload).data, status=status.HTTP_201_CREATED)
 
 
-class OneUpload(UploadView):
+class UploadDetail(APIView):
     """One draft."""
 
-    @extend_schema(responses={200: UploadSerializer, **ERRORS})
-    def get(self, request: Request, pk: UUID) -> Response:
-        """Read it."""
-        return Response(UploadSerializer(self.find(request, pk)).data)
+    permission_classes = (SignedIn,)
 
-    @extend_schema(request=CardSerializer, responses={200: UploadSerializer, **ERRORS})
+    @extend_schema(responses={200: UploadSerializer, **MINE})
+    def get(self, request: Request, pk: UUID) -> Response:
+        """Return it with its files and what the check said."""
+        return Response(UploadSerializer(get_upload(request, pk)).data)
+
+    @extend_schema(request=DraftSerializer, responses={200: UploadSerializer, **REFUSED})
     def patch(self, request: Request, pk: UUID) -> Response:
-        """Change fields of its card."""
-        card = CardSerializer(data=request.data)
-        card.is_valid(raise_exception=True)
-        upload = services.update_draft_card(self.find(request, pk), card.validated_data)
+        """Change the card; it is checked when it is published."""
+        upload = get_upload(request, pk)
+        asked = DraftSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        _refusing(lambda: services.update_draft_card(upload, asked.typed()))
         return Response(UploadSerializer(upload).data)
 
-    @extend_schema(responses={204: None, **ERRORS})
+    @extend_schema(responses={204: None, **MINE})
     def delete(self, request: Request, pk: UUID) -> Response:
         """Discard it and its files."""
-        services.discard_upload(self.find(request, pk))
+        services.discard_upload(get_upload(request, pk))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-class OneFile(UploadView):
+class RawParser(BaseParser):
+    """Leaves the body alone, whatever it says it is: the view streams it."""
+
+    media_type = "*/*"
+
+    def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
+        """Read nothing."""
+        return {}
+
+
+class UploadFile(APIView):
     """One file of a draft."""
 
+    permission_classes = (SignedIn,)
     parser_classes = (RawParser,)
 
     @extend_schema(
         request={"application/octet-stream": OpenApiTypes.BINARY},
         parameters=[
-            OpenApiParameter("offset", int, description="where these bytes begin; 0 begins anew"),
-            OpenApiParameter("size", int, description="the whole file's length, with an offset"),
+            OpenApiParameter("offset", int, description="Where to go on; see `received`."),
+            OpenApiParameter("size", int, description="Of the whole file, where offset is given."),
+            OpenApiParameter("sha256", str, description="Of the whole file, to be compared."),
+            OpenApiParameter(
+                "Content-Range", str, OpenApiParameter.HEADER, description="Instead of offset."
+            ),
         ],
-        responses={
-            200: UploadedFileSerializer,
-            413: ErrorSerializer,
-            507: ErrorSerializer,
-            **ERRORS,
-        },
+        responses={200: UploadedFileSerializer, **REFUSED, **TOO_LARGE},
     )
     def put(self, request: Request, pk: UUID, path: str) -> Response:
-        """Send it as the raw body; `offset` goes on with a file that was cut off."""
-        upload = self.find(request, pk)
-        length = _read_number(request.headers.get("Content-Length"))
-        offset = _read_number(request.query_params.get("offset")) or 0
-        size = _read_number(request.query_params.get("size"))
-        if size is None and length is not None:
-            size = offset + length
-        row = services.receive_file(upload, path, _chunks(request), size=size, offset=offset)
+        """Send its bytes as the body, whole or from an offset on."""
+        upload = get_upload(request, pk)
+        announced = _read_announced(request)
+        chunks = read_chunks(request._request)
+        row = _refusing(lambda: services.receive_file(upload, path, chunks, announced))
         return Response(UploadedFileSerializer(row).data)
 
-    @extend_schema(responses={204: None, **ERRORS})
+    @extend_schema(responses={204: None, **REFUSED})
     def delete(self, request: Request, pk: UUID, path: str) -> Response:
         """Take it out of the draft."""
-        services.remove_file(self.find(request, pk), path)
+        upload = get_upload(request, pk)
+        _refusing(lambda: services.remove_file(upload, path))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-class CheckUpload(UploadView):
-    """The check of a draft's files."""
+class UploadValidate(APIView):
+    """The check of a draft."""
 
-    @extend_schema(request=CheckSerializer, responses={200: UploadSerializer, **ERRORS})
+    permission_classes = (SignedIn,)
+
+    @extend_schema(request=ValidateSerializer, responses={200: UploadSerializer, **REFUSED})
     def post(self, request: Request, pk: UUID) -> Response:
-        """Have them checked; the state is then `ready`, or `refused` with every problem."""
-        asked = CheckSerializer(data=request.data)
+        """Have the files checked; the answer's state is ready, or refused with all problems."""
+        upload = get_upload(request, pk)
+        asked = ValidateSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        name = asked.validated_data.get("base_model", "")
-        base = BaseModel.objects.ready().named(name) if name else None
-        if name and base is None:
-            raise Refused({"base_model": [f"{name[:120]} is not known here."]})
-        upload = services.validate_upload(self.find(request, pk), base_model=base)
+        base_model = asked.validated_data.get("base_model")
+        _refusing(lambda: services.validate_upload(upload, base_model=base_model))
         return Response(UploadSerializer(upload).data)
 
 
-class PublishUpload(UploadView):
-    """The last step."""
+class UploadPublish(APIView):
+    """Publishing a draft."""
 
-    @extend_schema(request=None, responses={200: UploadSerializer, **ERRORS})
+    permission_classes = (SignedIn,)
+
+    @extend_schema(request=None, responses={200: UploadSerializer, **REFUSED, 507: ErrorSerializer})
     def post(self, request: Request, pk: UUID) -> Response:
-        """Put it on the shelf; a second time returns the same revision."""
-        upload = self.find(request, pk)
-        services.publish_upload(upload)
+        """Put it on the shelf, as an adapter or a new version of one; twice is once."""
+        upload = get_upload(request, pk)
+        _refusing(lambda: services.publish_upload(upload))
         return Response(UploadSerializer(upload).data)
 
 
-def _chunks(request: Request) -> Iterator[bytes]:
-    stream = request._request
-    while chunk := stream.read(READ_BYTES):
-        yield chunk
+class _Slow(APIException):
+    status_code = status.HTTP_408_REQUEST_TIMEOUT
+    default_detail = "The file came in too slowly. What arrived is kept: go on from there."
 
 
-def _read_number(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 16 else None  # noqa: PLR2004
+def _refusing(do: Callable[[], _Result]) -> _Result:
+    """Turn what the services refuse into the API's answers."""
+    try:
+        return do()
+    except Busy as error:
+        refused = Refused(error.problems, code=error.status)
+        refused.wait = error.retry_after  # type: ignore[attr-defined] # becomes Retry-After
+        raise refused from error
+    except UploadError as error:
+        raise Refused(error.problems, code=error.status) from error
+    except (ClientTooSlow, ClientGone) as error:
+        raise _Slow from error
+
+
+def _read_announced(request: Request) -> Announced:
+    """Read size and offset from the address or from Content-Range, the size else from its length.
+
+    Raises:
+        Refused: they cannot be read or contradict each other.
+    """
+    header = request.headers.get("Content-Range", "")
+    match = _CONTENT_RANGE.match(header)
+    if header and not match:
+        raise Refused({"Content-Range": ["Write it as: bytes FIRST-LAST/SIZE."]})
+    if match:
+        size = None if match[3] == "*" else int(match[3])
+        return Announced(size=size, offset=int(match[1]), sha256=_read_hash(request))
+    offset = _read_number(request, "offset") or 0
+    size = _read_number(request, "size")
+    length = request.META.get("CONTENT_LENGTH") or ""
+    if size is None and length.isdigit() and "Transfer-Encoding" not in request.headers:
+        size = offset + int(length)
+    return Announced(size=size, offset=offset, sha256=_read_hash(request))
+
+
+def _read_number(request: Request, name: str) -> int | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,15}", text):
+        raise Refused({name: [f"“{text[:20]}” is no number of bytes."]})
+    return int(text)
+
+
+def _read_hash(request: Request) -> str:
+    text = request.query_params.get("sha256", "")
+    if text and not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise Refused({"sha256": ["A sha256 has 64 hexadecimal digits."]})
+    return text.lower()
+
+
+def _user(request: Request) -> User:
+    user = request.user
+    if not isinstance(user, User):
+        raise TypeError(user)
+    return user

@@ -1,43 +1,42 @@
-"""The draft's card as a form; what it may hold in the end is checked when it is published."""
+"""The card of a draft: the catalogue's card form with a name, kept as typed until it is right."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from django import forms
+from django.http import QueryDict
 
 from marketplace.accounts.names import MAX_NAME_LENGTH
 from marketplace.catalogue.forms import CardForm
 from marketplace.uploads.models import Upload
-
-_KEPT_AS_TYPED = ("samples",)
+from marketplace.uploads.services import CARD_FIELDS
 
 
 class DraftForm(CardForm):
-    """The card's fields and the adapter's name."""
+    """Everything that is published beside the files."""
 
     name = forms.CharField(
-        max_length=MAX_NAME_LENGTH, help_text="The second half of its id, such as owner/name."
+        widget=forms.TextInput(attrs={"autocomplete": "off", "maxlength": MAX_NAME_LENGTH}),
+        help_text="A name of yours that exists already gets a new version.",
     )
-    field_order = ("name", "summary", "task", "tags", "licence", "language", "prompt_format")
+    field_order = ("name", "summary")
 
     @classmethod
     def of_draft(cls, upload: Upload) -> DraftForm:
-        """The form filled with what the draft has."""
-        initial: dict[str, Any] = {
-            name: getattr(upload, name) for name in cls.base_fields if name != "tags"
-        }
-        initial["tags"] = ", ".join(upload.tags)
-        return cls(initial=initial)
+        """The form filled with what was typed so far."""
+        initial = {name: getattr(upload, name) for name in CARD_FIELDS}
+        return cls(initial=initial | {"tags": ", ".join(upload.tags)})
 
-    def typed(self) -> dict[str, Any]:
-        """Everything as it was typed, valid or not, for keeping in the draft."""
-        found = {name: self.data.get(name, "") for name in self.fields if name in self.data}
-        if "tags" in found:
-            found["tags"] = [tag.strip() for tag in found["tags"].split(",") if tag.strip()][:20]
-        limits = {"name": MAX_NAME_LENGTH, "summary": 200, "licence": 200, "task": 60}
-        limits |= {"training_data": 300, "language": 20, "prompt_format": 8, "visibility": 8}
-        return {
-            name: value[: limits[name]] if name in limits else value
-            for name, value in found.items()
-        }
+
+def read_typed(data: QueryDict) -> dict[str, Any]:
+    """Return what was typed as the draft keeps it, right or wrong."""
+    typed: dict[str, Any] = {
+        name: str(data[name]) for name in CARD_FIELDS if name in data and name != "tags"
+    }
+    for name in ("prompt_format", "visibility"):
+        if typed.get(name) not in dict(CardForm.base_fields[name].choices):  # type: ignore[attr-defined]
+            typed.pop(name, None)
+    if "tags" in data:
+        typed["tags"] = [tag.strip() for tag in str(data["tags"]).split(",") if tag.strip()][:100]
+    return typed

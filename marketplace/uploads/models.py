@@ -70,9 +70,6 @@ class Upload(models.Model):
     visibility = models.CharField(
         max_length=8, choices=Adapter.Visibility, default=Adapter.Visibility.PUBLIC
     )
-    card_metadata = models.JSONField(
-        default=dict, blank=True, help_text="Front matter of the README that came with the files."
-    )
     revision = models.ForeignKey(
         Revision, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
@@ -143,9 +140,6 @@ class UploadedFile(models.Model):
     received = models.BigIntegerField(default=0)
     sha256 = models.CharField(max_length=64, blank=True, help_text="Once complete.")
     complete = models.BooleanField(default=False)
-    fence = models.UUIDField(
-        default=uuid.uuid4, help_text="Changes with each request that writes; the last one counts."
-    )
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:

@@ -1,22 +1,24 @@
 """Where received files lie until they are accepted: outside the storage, served to nobody.
 
-A draft has one folder, named by its id; file names in it are checked, never a user's path.
+A draft has one folder, named by its id; file names in it are checked, never a user's path. What is
+still arriving lies in a folder below and is moved beside the complete files at its end.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import re
 import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from uuid import UUID
 
 from django.conf import settings
 
-from marketplace.blobs.hashing import Hasher
-from marketplace.uploads.errors import NoRoom, TooLarge, UploadError
+from marketplace.blobs.hashing import READ_BYTES, Hasher
+from marketplace.uploads.errors import Busy, NoRoom, TooLarge, UploadError
 
 CONFIG, WEIGHTS, PICKLE, CARD = (
     "adapter_config.json",
@@ -26,15 +28,8 @@ CONFIG, WEIGHTS, PICKLE, CARD = (
 )
 SMALL_BYTES = 512 * 1024
 _SMALL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.(json|md|txt|jsonl|yaml|yml|jinja)\Z")
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-@dataclass(frozen=True)
-class Received:
-    """What lies in quarantine of one file after a request."""
-
-    size: int
-    sha256: str
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_ARRIVING = "arriving"
 
 
 def folder_of(draft: UUID) -> Path:
@@ -49,17 +44,12 @@ def check_name(path: str) -> str:
         UploadError: naming what may be uploaded.
     """
     name = path.replace("\\", "/").rpartition("/")[2]
-    if name in {WEIGHTS, PICKLE} or _SMALL.match(name):
+    if name in {WEIGHTS, PICKLE} or (_SMALL.match(name) and ".." not in name):
         return name
     raise UploadError(
-        {
-            "files": [
-                (
-                    f"“{name[:60]}” is not part of a LoRA adapter. Upload {CONFIG}, {WEIGHTS} "
-                    f"(or {PICKLE}), and small text files such as {CARD}."
-                )
-            ]
-        }
+        f"“{name[:60]}” is not part of a LoRA adapter. Upload {CONFIG}, {WEIGHTS} "
+        f"(or {PICKLE}), and small text files such as {CARD}.",
+        field="files",
     )
 
 
@@ -68,71 +58,88 @@ def limit_of(name: str) -> int:
     return int(settings.MAX_WEIGHTS_BYTES) if name in {WEIGHTS, PICKLE} else SMALL_BYTES
 
 
-def receive(
-    draft: UUID,
-    name: str,
-    chunks: Iterable[bytes],
-    *,
-    offset: int,
-    room: int,
-    is_current: Callable[[], bool],
-) -> Received:
-    """Append chunks to a file from `offset` on, checking the limits at every chunk.
-
-    Args:
-        draft: the draft's id.
-        name: a name that `check_name` gave.
-        chunks: the bytes as they come in.
-        offset: where they begin: 0 begins the file anew, its present length goes on with it.
-        room: how many bytes this file may have at most.
-        is_current: asked now and then whether this request is still the one that writes.
+@contextlib.contextmanager
+def only_writer(draft: UUID, name: str) -> Iterator[None]:
+    """Be the only request of any process that writes this file, until it ends or dies.
 
     Raises:
-        TooLarge: the limit was passed; the file is removed.
-        NoRoom: the disk is full; the file is removed.
-        UploadError: `offset` is not where the file ends.
+        Busy: another request is sending the file.
+        NoRoom: the disk is full.
     """
-    place = folder_of(draft) / f"{name}.part"
-    try:
+    place = folder_of(draft) / _ARRIVING / f"{name}.lock"
+    with _room():
         place.parent.mkdir(parents=True, exist_ok=True)
-        have = place.stat().st_size if place.exists() else 0
-        if offset not in {0, have}:
-            raise UploadError(
-                {"files": [f"{name} has {have} bytes here; go on at offset {have}, or at 0."]}
-            )
-        hasher = _hash_existing(place) if offset else Hasher()
-        with place.open("r+b" if offset else "wb") as file:
-            file.seek(offset)
+        lock = place.open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy(
+                f"Another request is sending {name}. Wait until it ends, then go on."
+            ) from None
+        yield
+
+
+def begin(draft: UUID, name: str, *, offset: int) -> Hasher:
+    """Prepare for the bytes from `offset` on, and return the hash of those that are there.
+
+    Raises:
+        UploadError: `offset` is neither 0, which begins anew, nor where the file ends.
+    """
+    part = _part(draft, name)
+    have = part.stat().st_size if part.exists() else 0
+    if offset not in {0, have}:
+        raise UploadError(
+            f"{name} has {have} bytes here. Go on at offset {have}, or begin at 0.", field="files"
+        )
+    (folder_of(draft) / name).unlink(missing_ok=True)
+    hasher = Hasher()
+    if offset == 0:
+        part.unlink(missing_ok=True)
+        return hasher
+    with part.open("rb") as file:
+        while chunk := file.read(READ_BYTES):
+            hasher.update(chunk)
+    return hasher
+
+
+def append(draft: UUID, name: str, chunks: Iterable[bytes], *, hasher: Hasher, room: int) -> None:
+    """Append chunks to what `begin` prepared, checking the limit at every one.
+
+    What arrived before the chunks broke off is kept, so that the client can go on from there.
+
+    Raises:
+        TooLarge: the limit was passed; nothing is kept.
+        NoRoom: the disk is full; nothing is kept.
+    """
+    part = _part(draft, name)
+    try:
+        with _room(), part.open("ab") as file:
             for chunk in chunks:
-                hasher.update(chunk)
-                if hasher.size > room:
-                    raise TooLarge({"files": [_too_large(name, room)]})
-                if not is_current():
-                    raise UploadError({"files": [f"{name} is being sent by another request."]})
+                if hasher.size + len(chunk) > room:
+                    raise TooLarge(_too_large(name, room), field="files")
                 file.write(chunk)
-    except TooLarge:
-        place.unlink(missing_ok=True)
+                hasher.update(chunk)
+    except (TooLarge, NoRoom):
+        part.unlink(missing_ok=True)
         raise
-    except OSError as error:
-        place.unlink(missing_ok=True)
-        if error.errno in _NO_SPACE:
-            raise NoRoom(
-                {"files": ["The site's disk is full, so the file was not kept. Try again later."]}
-            ) from error
-        raise
-    return Received(hasher.size, hasher.sha256)
 
 
 def complete(draft: UUID, name: str) -> None:
-    """Give a file that has arrived its own name."""
-    folder = folder_of(draft)
-    (folder / f"{name}.part").replace(folder / name)
+    """Put a file that has arrived beside the others."""
+    _part(draft, name).replace(folder_of(draft) / name)
 
 
 def remove(draft: UUID, name: str) -> None:
     """Remove a file, in part or whole."""
-    for place in (folder_of(draft) / f"{name}.part", folder_of(draft) / name):
+    for place in (_part(draft, name), folder_of(draft) / name):
         place.unlink(missing_ok=True)
+
+
+def size_of_part(draft: UUID, name: str) -> int:
+    """Return how much of an incomplete file is there."""
+    part = _part(draft, name)
+    return part.stat().st_size if part.exists() else 0
 
 
 def remove_all(draft: UUID) -> None:
@@ -140,16 +147,28 @@ def remove_all(draft: UUID) -> None:
     shutil.rmtree(folder_of(draft), ignore_errors=True)
 
 
-def _hash_existing(place: Path) -> Hasher:
-    hasher = Hasher()
-    with place.open("rb") as file:
-        while chunk := file.read(1024 * 1024):
-            hasher.update(chunk)
-    return hasher
+def _part(draft: UUID, name: str) -> Path:
+    return folder_of(draft) / _ARRIVING / name
 
 
 def _too_large(name: str, room: int) -> str:
-    return (
-        f"{name} passes the limit of {room / 1_000_000:,.1f} MB. "
-        "Save it in float16, lower the rank, or ask the administrator for more room."
+    remedy = (
+        "Save in float16, or train with a smaller rank or fewer modules."
+        if name in {WEIGHTS, PICKLE}
+        else "Leave it out or shorten it."
     )
+    return f"{name} passes the limit of {room:,} bytes. {remedy}"
+
+
+@contextlib.contextmanager
+def _room() -> Iterator[None]:
+    """Turn the operating system's 'no space' into the error that users read."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise NoRoom(
+                "The site's disk is full, so the file was not kept. Try again later; "
+                "the administrator has to make room."
+            ) from error
+        raise

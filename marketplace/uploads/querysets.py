@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
-from django.db.models import Sum
+from django.db.models import Count, Sum
+from django.db.models.functions import Coalesce
 
 if TYPE_CHECKING:
     from marketplace.uploads.models import Upload  # noqa: F401
@@ -26,6 +27,10 @@ class UploadQuerySet(models.QuerySet["Upload"]):
     def untouched_since(self, moment: datetime) -> UploadQuerySet:
         """Those that nobody has changed since; what `clean_up_quarantine` removes."""
         return self.filter(updated_at__lt=moment)
+
+    def with_sizes(self) -> UploadQuerySet:
+        """With `file_count` and `size`, for the list of drafts."""
+        return self.annotate(file_count=Count("files"), size=Coalesce(Sum("files__received"), 0))
 
     def reserved_bytes(self) -> int:
         """How much of the owners' quota the files of these drafts hold."""

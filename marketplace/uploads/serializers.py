@@ -1,26 +1,32 @@
-"""The JSON of uploads: a draft with its files, problems and summary, and what may be changed."""
+"""The JSON of drafts."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from marketplace.catalogue.models import Adapter, PromptFormat
+from composer.errors import InvalidExamples, Problem
+from composer.examples import parse_examples
+from marketplace.catalogue.models import BaseModel
+from marketplace.catalogue.serializers import CardSerializer, SampleSerializer
 from marketplace.uploads.models import Upload, UploadedFile
 
 
 class UploadedFileSerializer(serializers.ModelSerializer[UploadedFile]):
-    """A file as far as it has arrived."""
+    """One file as far as it has arrived; go on sending at offset `received`."""
 
     class Meta:
         model = UploadedFile
-        fields = ("path", "received", "sha256", "complete")
+        fields = ("path", "received", "complete", "sha256")
         read_only_fields = fields
 
 
-class ProblemSerializer(serializers.Serializer[Any]):
-    """One reason against the files."""
+class ProblemSerializer(serializers.Serializer[Problem]):
+    """One thing that is wrong, and how to mend it."""
 
     file = serializers.CharField()
     field = serializers.CharField()
@@ -29,47 +35,81 @@ class ProblemSerializer(serializers.Serializer[Any]):
 
 
 class UploadSerializer(serializers.ModelSerializer[Upload]):
-    """A draft."""
+    """A draft: its files, what the check said, and the card so far."""
 
+    id = serializers.UUIDField(read_only=True)
+    url = serializers.SerializerMethodField()
     files = UploadedFileSerializer(many=True, read_only=True)
     problems = ProblemSerializer(many=True, read_only=True)
-    summary_read = serializers.JSONField(source="summary_json", read_only=True)
-    base_model = serializers.CharField(source="base_model.name", read_only=True, default=None)
+    base_model = serializers.CharField(source="base_model.name", default=None, allow_null=True)
+    adapter_summary = serializers.JSONField(source="summary_json", read_only=True)
+    tags = serializers.ListField(child=serializers.CharField())
+    fitting_bases = serializers.ListField(child=serializers.CharField())
+    samples = serializers.SerializerMethodField()
     adapter = serializers.CharField(
-        source="revision.adapter.full_name", read_only=True, default=None
+        source="revision.adapter.full_name", default=None, allow_null=True
     )
-    revision = serializers.CharField(source="revision.oid", read_only=True, default=None)
+    revision = serializers.CharField(source="revision.oid", default=None, allow_null=True)
 
     class Meta:
         model = Upload
         fields = (
-            "id", "state", "files", "problems", "fitting_bases", "summary_read", "base_model",
-            "name", "summary", "card", "licence", "task", "language", "prompt_format",
-            "training_data", "tags", "samples", "visibility", "adapter", "revision",
-            "created_at", "updated_at",
-        )  # fmt: skip
+            "id",
+            "url",
+            "state",
+            "files",
+            "problems",
+            "base_model",
+            "fitting_bases",
+            "adapter_summary",
+            "name",
+            "summary",
+            "card",
+            "licence",
+            "task",
+            "language",
+            "prompt_format",
+            "training_data",
+            "tags",
+            "samples",
+            "visibility",
+            "adapter",
+            "revision",
+            "created_at",
+            "updated_at",
+        )
         read_only_fields = fields
 
+    @extend_schema_field(SampleSerializer(many=True))
+    def get_samples(self, upload: Upload) -> list[dict[str, str]]:
+        """The pairs; none where what was typed on the page cannot be read."""
+        try:
+            return [asdict(row) for row in parse_examples(upload.samples)]
+        except InvalidExamples:
+            return []
 
-class CardSerializer(serializers.Serializer[Any]):
-    """The card's fields; those that are left out stay as they are."""
+    def get_url(self, upload: Upload) -> str:
+        """The page's path."""
+        return upload.get_absolute_url()
 
-    name = serializers.CharField(max_length=96, required=False)
-    summary = serializers.CharField(max_length=200, required=False, allow_blank=True)
-    card = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
-    licence = serializers.CharField(max_length=200, required=False, allow_blank=True)
-    task = serializers.CharField(max_length=60, required=False, allow_blank=True)
-    language = serializers.CharField(max_length=20, required=False, allow_blank=True)
-    prompt_format = serializers.ChoiceField(choices=PromptFormat.choices, required=False)
-    training_data = serializers.CharField(max_length=300, required=False, allow_blank=True)
-    tags = serializers.ListField(
-        child=serializers.CharField(max_length=40), required=False, max_length=20
+
+class DraftSerializer(CardSerializer):
+    """The card of a draft; a field that is left out stays."""
+
+    name = serializers.CharField(required=False, allow_blank=True)
+
+    def typed(self) -> dict[str, Any]:
+        """Return the fields as a draft keeps them."""
+        data = dict(self.validated_data)
+        if "samples" in data:
+            rows = [{"input": row["input"], "output": row["output"]} for row in data["samples"]]
+            data["samples"] = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+        return data
+
+
+class ValidateSerializer(serializers.Serializer[None]):
+    """The base to check against, where it is not the one that adapter_config.json names."""
+
+    base_model = serializers.SlugRelatedField(
+        "name", queryset=BaseModel.objects.filter(state="ready"), required=False
     )
-    samples = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
-    visibility = serializers.ChoiceField(choices=Adapter.Visibility.choices, required=False)
-
-
-class CheckSerializer(serializers.Serializer[Any]):
-    """Against which base to check; the one that the configuration names unless told."""
-
-    base_model = serializers.CharField(required=False, allow_blank=True)

@@ -7,17 +7,18 @@ from django.urls import URLPattern, path
 from marketplace.uploads import api, views
 
 urlpatterns: list[URLPattern] = [
-    path("upload", views.new, name="new"),
-    path("upload/<uuid:pk>", views.draft, name="draft"),
-    path("upload/<uuid:pk>/files", views.add_files, name="add_files"),
+    path("upload", views.new_upload, name="new"),
+    path("upload/<uuid:pk>", views.show_draft, name="draft"),
+    path("upload/<uuid:pk>/card", views.save_card, name="save_card"),
+    path("upload/<uuid:pk>/files", views.replace_files, name="files"),
+    path("upload/<uuid:pk>/remove", views.remove_file, name="remove_file"),
     path("upload/<uuid:pk>/check", views.check, name="check"),
-    path("upload/<uuid:pk>/publish", views.publish, name="publish"),
     path("upload/<uuid:pk>/discard", views.discard, name="discard"),
 ]
 api_urlpatterns: list[URLPattern] = [
-    path("uploads", api.Uploads.as_view(), name="api_uploads"),
-    path("uploads/<uuid:pk>", api.OneUpload.as_view(), name="api_upload"),
-    path("uploads/<uuid:pk>/files/<path:path>", api.OneFile.as_view(), name="api_upload_file"),
-    path("uploads/<uuid:pk>/check", api.CheckUpload.as_view(), name="api_upload_check"),
-    path("uploads/<uuid:pk>/publish", api.PublishUpload.as_view(), name="api_upload_publish"),
+    path("uploads", api.UploadList.as_view(), name="api_uploads"),
+    path("uploads/<uuid:pk>", api.UploadDetail.as_view(), name="api_upload"),
+    path("uploads/<uuid:pk>/files/<str:path>", api.UploadFile.as_view(), name="api_upload_file"),
+    path("uploads/<uuid:pk>/validate", api.UploadValidate.as_view(), name="api_upload_validate"),
+    path("uploads/<uuid:pk>/publish", api.UploadPublish.as_view(), name="api_upload_publish"),
 ]

@@ -1,20 +1,22 @@
 """Inspect what lies in quarantine in a child process with little memory, little time, no network.
 
-The child is `python -m composer.inspection`; nothing of the files is parsed in the web process. A
-child that crashes or does not end is a problem of the files like any other, told in a sentence.
+The child is `composer.inspection` inside `confinement`; of the files, the web process itself reads
+only the name of the base in the configuration. A child that crashes or does not end is a problem of
+the files like any other, told in a sentence.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-import resource
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import threading
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,19 @@ from django.conf import settings
 
 from composer.errors import Problem
 from composer.inspection import AdapterSummary
+from composer.limits import DEFAULT
+from composer.safetensors_header import WEIGHTS_NAME
+from composer.strict_json import JSONError, parse_json
 from marketplace.catalogue.models import BaseModel
-from marketplace.uploads.quarantine import CONFIG, PICKLE, WEIGHTS
+from marketplace.uploads.quarantine import CONFIG
 
-MAX_CONFIG_BYTES = 64 * 1024
-_PROJECT = Path(settings.BASE_DIR)
+logger = logging.getLogger(__name__)
+
+MAX_SUGGESTIONS = 8
+SUGGESTION_SECONDS = 8
+_CONFINEMENT = Path(__file__).with_name("confinement.py")
+# Each child may use 1 GiB: a crowd of uploads must not use up the machine.
+_children = threading.BoundedSemaphore(4)
 
 
 @dataclass(frozen=True)
@@ -36,111 +46,116 @@ class Outcome:
     summary: AdapterSummary | None = None
     base_model: BaseModel | None = None
     problems: tuple[Problem, ...] = ()
-    fitting_bases: tuple[str, ...] = field(default_factory=tuple)
+    fitting_bases: tuple[str, ...] = ()
+
+    def refused(self, problem: Problem) -> Outcome:
+        """Return the outcome with one more problem."""
+        return replace(self, summary=None, problems=(*self.problems, problem))
 
 
 def validate_folder(folder: Path, *, base_model: BaseModel | None) -> Outcome:
     """Inspect a folder against the chosen base, or the one that its configuration names."""
-    missing = _find_missing(folder)
-    if missing:
-        return Outcome(base_model=base_model, problems=missing)
-    base = base_model or _named_base(folder)
-    if base is None:
-        return _without_base(folder)
-    summary, problems = _inspect(folder, base)
-    if summary is not None:
-        return Outcome(summary, base)
-    return Outcome(None, base, problems, _fitting_bases(folder, besides=base))
-
-
-def _find_missing(folder: Path) -> tuple[Problem, ...]:
-    found = []
-    if not (folder / CONFIG).is_file():
-        found.append(
-            Problem(CONFIG, "", "is missing.", "It is beside the weights where peft saved them.")
-        )
-    if not (folder / WEIGHTS).is_file() and not (folder / PICKLE).is_file():
-        found.append(
-            Problem(WEIGHTS, "", "is missing.", "Upload it, or adapter_model.bin to convert.")
-        )
-    return tuple(found)
-
-
-def _named_base(folder: Path) -> BaseModel | None:
     name = _read_base_name(folder)
-    return BaseModel.objects.ready().named(name) if name else None
+    base = base_model or (BaseModel.objects.named(name) if name else None)
+    if base is not None and base.state == BaseModel.State.READY:
+        summary, problems = _inspect(folder, base, settings.VALIDATION_SECONDS)
+        if summary is not None:
+            return Outcome(summary, base)
+    else:
+        _, problems = _inspect(folder, None, settings.VALIDATION_SECONDS)
+        problems = (*_explain_base(name, base), *problems)
+    fitting = _fitting_bases(folder, besides=base) if _may_fit_another(problems) else ()
+    return Outcome(None, base, problems, fitting)
 
 
-def _read_base_name(folder: Path) -> str:
-    """Return what the configuration calls its base; a file that cannot be read names none."""
+def _read_base_name(folder: Path) -> str | None:
+    """Return what the configuration calls its base, "" for nothing, None where it is unreadable."""
     path = folder / CONFIG
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        return ""
+    if not path.is_file() or path.stat().st_size > DEFAULT.config_bytes:
+        return None
     try:
-        config = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        return ""
-    name = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+        config = parse_json(path.read_bytes())
+    except JSONError:
+        return None
+    if not isinstance(config, dict):
+        return None
+    name = config.get("base_model_name_or_path")
     return name if isinstance(name, str) else ""
 
 
-def _without_base(folder: Path) -> Outcome:
-    """The base is not known here: say so, beside whatever else is wrong."""
-    _, problems = _inspect(folder, None)
-    name = _read_base_name(folder) or "no base model"
-    known = ", ".join(BaseModel.objects.ready().values_list("name", flat=True)[:10]) or "none yet"
-    unknown = Problem(
-        CONFIG,
-        "base_model_name_or_path",
-        f"names {name[:120]}, which is not known here.",
-        f"Known are: {known}. Choose one of these if it is the same model, "
-        "or ask the administrator to add it.",
+def _explain_base(name: str | None, base: BaseModel | None) -> tuple[Problem, ...]:
+    """Say why there is no base to compare with; an unreadable configuration is told already."""
+    field = "base_model_name_or_path"
+    if base is not None:
+        fix = "Try again in some minutes." if base.state == "pending" else "Tell the administrator."
+        return (Problem(CONFIG, field, f"{base.name} is not ready here yet.", fix),)
+    if name is None:
+        return ()
+    known = list(BaseModel.objects.ready().values_list("name", flat=True)[:10])
+    fix = "Ask the administrator to add it."
+    if known:
+        fix = f"Choose the base it was trained on ({', '.join(known)}), or ask to have it added."
+    told = f"The base model {name[:120]} is not known here." if name else "No base model is named."
+    return (Problem(CONFIG, field, told, fix),)
+
+
+def _may_fit_another(problems: tuple[Problem, ...]) -> bool:
+    """Tell whether anything speaks against this base rather than against the files themselves."""
+    return any(
+        problem.field == "base_model_name_or_path"
+        or (problem.file == WEIGHTS_NAME and problem.field in {"shape", "tensors"})
+        for problem in problems
     )
-    return Outcome(None, None, (unknown, *problems), _fitting_bases(folder, besides=None))
 
 
 def _fitting_bases(folder: Path, *, besides: BaseModel | None) -> tuple[str, ...]:
-    others = BaseModel.objects.ready().exclude(pk=besides.pk if besides else None)[:5]
-    return tuple(base.name for base in others if _inspect(folder, base)[0] is not None)
+    deadline = time.monotonic() + SUGGESTION_SECONDS
+    fitting = []
+    others = BaseModel.objects.ready()
+    if besides is not None:
+        others = others.exclude(pk=besides.pk)
+    for base in list(others[:MAX_SUGGESTIONS]):
+        seconds = deadline - time.monotonic()
+        if seconds > 0 and _inspect(folder, base, seconds)[0] is not None:
+            fitting.append(base.name)
+    return tuple(fitting)
 
 
 def _inspect(
-    folder: Path, base: BaseModel | None
+    folder: Path, base: BaseModel | None, seconds: float
 ) -> tuple[AdapterSummary | None, tuple[Problem, ...]]:
-    with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as table:
-        json.dump(base.module_table if base else {}, table)
-    command = [sys.executable, "-m", "composer.inspection", str(folder), "--convert"]
-    if base is not None:
-        command += ["--table", table.name, "--base", base.name]
-    try:
-        done = subprocess.run(
-            command,
-            cwd=_PROJECT,
-            env={"PATH": os.environ.get("PATH", ""), "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"},
-            capture_output=True,
-            timeout=settings.VALIDATION_SECONDS,
-            preexec_fn=_limits(),
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return None, (_too_slow(),)
-    finally:
-        Path(table.name).unlink(missing_ok=True)
-    return _read_outcome(done)
+    with tempfile.TemporaryDirectory() as outside:
+        arguments = [str(folder), "--convert"]
+        if base is not None:
+            table = Path(outside) / "module_table.json"
+            table.write_text(json.dumps(base.module_table), encoding="utf-8")
+            arguments += ["--table", str(table), "--base", base.name]
+        try:
+            with _children:
+                return _read_outcome(_run(arguments, seconds))
+        except subprocess.TimeoutExpired:
+            return None, (_too_slow(),)
 
 
-def _limits() -> Callable[[], None]:
-    memory = settings.VALIDATION_MEMORY_BYTES
-    seconds = settings.VALIDATION_SECONDS
-    largest = 2 * settings.MAX_WEIGHTS_BYTES
-
-    def set_limits() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-    return set_limits
+def _run(arguments: list[str], seconds: float) -> subprocess.CompletedProcess[bytes]:
+    limits = (
+        settings.VALIDATION_MEMORY_BYTES,
+        settings.VALIDATION_SECONDS,
+        2 * settings.MAX_WEIGHTS_BYTES,
+    )
+    return subprocess.run(
+        # -P: nothing is imported from the folder of the script or the one we are in.
+        [sys.executable, "-P", str(_CONFINEMENT), *map(str, limits), *arguments],
+        env={
+            "PATH": os.environ.get("PATH", ""),
+            "PYTHONPATH": str(settings.BASE_DIR),
+            "LC_ALL": "C.UTF-8",
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=seconds,
+        check=False,
+    )
 
 
 def _read_outcome(
@@ -149,8 +164,12 @@ def _read_outcome(
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
-        slow = done.returncode == -signal.SIGXCPU
-        return None, (_too_slow() if slow else _crashed(),)
+        logger.warning(
+            "uploads: an inspection ended with %s: %s",
+            done.returncode,
+            done.stderr[-2000:].decode("utf-8", "replace"),
+        )
+        return None, (_too_slow() if done.returncode == -signal.SIGXCPU else _crashed(),)
     if "summary" in answer:
         return AdapterSummary.from_dict(answer["summary"]), ()
     return None, tuple(Problem.from_dict(problem) for problem in answer["problems"])

@@ -21,6 +21,7 @@ from marketplace.accounts.models import User
 from marketplace.blobs.hashing import READ_BYTES
 from marketplace.catalogue.models import Adapter, BaseModel
 from marketplace.uploads.services import (
+    Announced,
     create_upload,
     discard_upload,
     publish_upload,
@@ -89,7 +90,7 @@ class Command(BaseCommand):
         for path in sorted((DEMO / "adapters" / card["name"]).iterdir()):
             with path.open("rb") as file:
                 chunks = iter(lambda: file.read(READ_BYTES), b"")
-                receive_file(upload, path.name, chunks, size=path.stat().st_size)
+                receive_file(upload, path.name, chunks, Announced(size=path.stat().st_size))
         validate_upload(upload)
         if upload.problems:
             problems = "; ".join(str(problem) for problem in upload.found_problems)

@@ -1,0 +1,30 @@
+"""Every write of drafts: receive files, have them checked, publish, discard.
+
+A draft survives a refusal, a reload and a restart of the site.
+"""
+
+from __future__ import annotations
+
+from marketplace.uploads.services.checking import validate_upload
+from marketplace.uploads.services.drafts import (
+    CARD_FIELDS,
+    create_upload,
+    discard_upload,
+    remove_stale_uploads,
+    update_draft_card,
+)
+from marketplace.uploads.services.publishing import publish_upload
+from marketplace.uploads.services.receiving import Announced, receive_file, remove_file
+
+__all__ = [
+    "CARD_FIELDS",
+    "Announced",
+    "create_upload",
+    "discard_upload",
+    "publish_upload",
+    "receive_file",
+    "remove_file",
+    "remove_stale_uploads",
+    "update_draft_card",
+    "validate_upload",
+]
