@@ -109,8 +109,8 @@ class LoraAdapter:
         rank, rank_pattern = _default_and_pattern(ranks)
         alpha, alpha_pattern = _default_and_pattern(alphas)
         config = peft.LoraConfig(
-            r=rank,
-            lora_alpha=alpha,
+            r=rank,  # type: ignore[arg-type]
+            lora_alpha=alpha,  # type: ignore[arg-type]
             rank_pattern=rank_pattern,
             alpha_pattern=alpha_pattern,
             target_modules=_target_modules(self.layers, module_paths),

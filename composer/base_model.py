@@ -319,13 +319,13 @@ def _convert_gguf(path: Path, folder: Path) -> None:
     # A model read from GGUF refuses to be saved, so its weights move into a fresh one.
     fresh = type(loaded)(config)
     fresh.load_state_dict(loaded.state_dict())
-    fresh.to(torch.float32).save_pretrained(folder)
+    fresh.to(torch.float32).save_pretrained(folder)  # type: ignore[arg-type]
     tokenizer.save_pretrained(folder)
 
 
 def _plain_config(config: PretrainedConfig) -> dict[str, Any]:
     """Drop what belongs to the GGUF file, and undo its rounding of small numbers to float32."""
-    values = cast("dict[str, Any]", config.to_dict())
+    values = cast("dict[str, Any]", config.to_dict())  # type: ignore[redundant-cast]
     for key in ("quantization_config", "_name_or_path", "_model_name_or_path", "dtype"):
         values.pop(key, None)
     if "rms_norm_eps" in values:
@@ -347,7 +347,7 @@ def _fetched(source: BaseModelSource, cache_dir: Path | None) -> Path:
 
 
 def _hub_config(source: BaseModelSource, cache_dir: Path | None) -> PretrainedConfig:
-    return AutoConfig.from_pretrained(
+    return AutoConfig.from_pretrained(  # type: ignore[no-any-return]
         source.location,
         revision=source.revision or "main",
         trust_remote_code=False,
@@ -356,7 +356,7 @@ def _hub_config(source: BaseModelSource, cache_dir: Path | None) -> PretrainedCo
 
 
 def _config(folder: Path) -> PretrainedConfig:
-    return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return AutoConfig.from_pretrained(folder, trust_remote_code=False)  # type: ignore[no-any-return]
 
 
 def _model_class(config: PretrainedConfig) -> Any:

@@ -95,7 +95,7 @@ class AdapterStack:
         w = weights.view(len(weights), *[1] * (x.dim() - 2), -1, 1)  # (rows, 1, candidates, 1)
         parts = z.unflatten(-1, (self.n_candidates, self._rank))
         merged = (parts * w).sum(dim=-2, keepdim=True)  # (rows, tokens, 1, rank): A(w) x
-        return (merged * w).flatten(-2) @ layer.b
+        return (merged * w).flatten(-2) @ layer.b  # type: ignore[no-any-return]
 
     def _stack(self, adapters: Sequence[LoraAdapter], path: str) -> _StackedLayer:
         if path not in self._modules:

@@ -321,6 +321,12 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": "/api/v1",
+    "ENUM_NAME_OVERRIDES": {
+        "JobState": "marketplace.compositions.models.CompositionJob.State",
+        "UploadState": "marketplace.uploads.models.Upload.State",
+        "BaseModelState": "marketplace.catalogue.models.BaseModel.State",
+        "RevisionState": "marketplace.catalogue.models.Revision.State",
+    },
 }
 
 # ---- language, time, logs ------------------------------------------------------------------------

@@ -33,7 +33,7 @@ class Refused(APIException):
     def __init__(self, problems: Mapping[str, Sequence[str]], *, code: int = 400) -> None:
         super().__init__(" ".join(text for texts in problems.values() for text in texts))
         self.problems = {name: [str(text) for text in texts] for name, texts in problems.items()}
-        self.status_code = code
+        self.status_code = code  # any 4xx
 
 
 def handle_api_error(error: Exception, context: dict[str, Any]) -> Response | None:

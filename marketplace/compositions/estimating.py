@@ -57,7 +57,7 @@ def _work(pool: int, budget: int, rows: int) -> float:
 
 def _seconds_per_unit(base: BaseModel) -> float | None:
     done = (
-        CompositionJob.objects.filter(
+        CompositionJob.objects.filter(  # type: ignore[no-redef]
             base_model=base, state=CompositionJob.State.SUCCEEDED, started_at__isnull=False
         )
         .annotate(
