@@ -17,7 +17,7 @@ from composer.errors import Stopped
 from composer.examples import Example, ExampleSplit
 from composer.progress import AnswersScored, OnProgress, ShouldStop
 from composer.report import Method, MethodResult, Metric
-from composer.scoring import PromptFormat, Scorer, answer_rows, encode_examples
+from composer.scoring import PromptFormat, Scorer, answer_rows, encode_examples, encode_prompt
 from composer.stacking import AdapterStack
 
 # An answer that is longer than every expected one by this much is no exact match anyway; where
@@ -114,19 +114,15 @@ def _few_shot_prompts(judge: Judge) -> list[list[int]]:
 
     The oldest rows drop out where the model cannot read them all.
     """
-    rows = [*judge.split.fit, *judge.split.held_out]
-    room = judge.base.max_length - judge.max_new_tokens
+    room = max(1, judge.base.max_length - judge.max_new_tokens)
     prompts = []
-    for row in rows:
+    for row in (*judge.split.fit, *judge.split.held_out):
         shots = [shot for shot in judge.split.fit if shot is not row]
         while True:
             text = "\n\n".join([*(f"{shot.input} {shot.output}" for shot in shots), row.input])
-            (encoded,) = encode_examples(judge.base, [Example(text[-_MAX_TEXT:], row.output)])
-            if len(encoded.prompt) <= room or not shots:
-                prompts.append(list(encoded.prompt)[-room:])
+            prompt = encode_prompt(judge.base, text, judge.prompt_format)
+            if len(prompt) <= room or not shots:
                 break
             shots = shots[1:]
+        prompts.append(list(prompt[-room:]))
     return prompts
-
-
-_MAX_TEXT = 200_000

@@ -46,16 +46,20 @@ def merge_with_peft(
         IncompatibleAdapters: in peft's words, if it refuses (unequal ranks, negative weights, ...).
     """
     with tempfile.TemporaryDirectory() as scratch:
-        folders = [Path(scratch) / str(i) for i in range(len(adapters))]
+        # peft filters tensors by these names: one like "0" would hide the base's layer 0.
+        names = [f"ingredient_{i}" for i in range(len(adapters))]
+        folders = [Path(scratch) / name for name in names]
         for adapter, folder in zip(adapters, folders, strict=True):
             adapter.save(folder, base.module_table)
-        model = peft.PeftModel.from_pretrained(base.model, folders[0], adapter_name="0")
+        model = peft.PeftModel.from_pretrained(base.model, folders[0], adapter_name=names[0])
         try:
-            for i, folder in enumerate(folders[1:], start=1):
-                model.load_adapter(folder, adapter_name=str(i))
-            names = [str(i) for i in range(len(folders))]
+            for name, folder in zip(names[1:], folders[1:], strict=True):
+                model.load_adapter(folder, adapter_name=name)
             _combine(model, names, list(weights), combination, dict(options or {}), seed)
-            model.save_pretrained(scratch, selected_adapters=["merged"])
+            # Without the last argument peft asks a hub whether the vocabulary has grown.
+            model.save_pretrained(
+                scratch, selected_adapters=["merged"], save_embedding_layers=False
+            )
         finally:
             model.unload()
             # peft leaves its own configuration on the model it wrapped.

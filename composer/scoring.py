@@ -55,7 +55,7 @@ def encode_examples(
     Raises:
         InvalidExamples: naming every row that is too long for the model.
     """
-    encode = _chat_encoder(base) if prompt_format == "chat" else _plain_encoder(base)
+    encode = _encoder(base, prompt_format)
     encoded = tuple(encode(example) for example in examples)
     limit = base.max_length
     problems = [
@@ -71,6 +71,11 @@ def encode_examples(
     if problems:
         raise InvalidExamples(problems)
     return encoded
+
+
+def encode_prompt(base: LoadedBase, text: str, prompt_format: PromptFormat) -> tuple[int, ...]:
+    """Turn an input alone into tokens, however many they are."""
+    return _encoder(base, prompt_format)(Example(text, "")).prompt
 
 
 class Scorer:
@@ -226,6 +231,10 @@ def answer_rows(
         done += len(rows)
         on_rows(done)
     return answers
+
+
+def _encoder(base: LoadedBase, prompt_format: PromptFormat) -> Callable[[Example], EncodedExample]:
+    return _chat_encoder(base) if prompt_format == "chat" else _plain_encoder(base)
 
 
 def _plain_encoder(base: LoadedBase) -> Callable[[Example], EncodedExample]:
@@ -410,7 +419,7 @@ def _generate(
     """Take transformers' own loop: for seq2seq models and unusual output layers."""
     ids, mask = _padded(prompts, base, left=not base.is_seq2seq)
     with stack.applied(w):
-        output = base.model.generate(  # type: ignore[operator]
+        output = base.model.generate(
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=max_new_tokens,

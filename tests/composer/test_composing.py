@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from composer import composing
+from composer.adapter import LoraAdapter, LoraLayer
+from composer.base_model import BaseModelCache, BaseModelSource, LoadedBase
+from composer.composing import (
+    ComposeRequest,
+    EvaluationScored,
+    PhaseStarted,
+    PoolMember,
+    Progress,
+    ReferenceScored,
+    compose,
+)
+from composer.errors import (
+    BaseModelError,
+    IncompatibleAdapters,
+    InvalidAdapter,
+    InvalidExamples,
+    SearchError,
+    Stopped,
+    StorageFull,
+)
+from composer.examples import Example
+from composer.progress import AnswersScored, CandidateScored, LogLine
+from composer.scoring import Scorer, encode_examples
+from composer.stacking import AdapterStack
+from tests.composer.tiny import ATTENTION, BASE_NAME, ROWS, T5_ATTENTION, make_adapter
+
+Make = Callable[..., ComposeRequest]
+
+
+@pytest.fixture
+def make_request(causal: LoadedBase, causal_folder: Path, tmp_path: Path) -> Make:
+    def make(adapters: list[LoraAdapter] | None = None, **changes) -> ComposeRequest:
+        if adapters is None:
+            adapters = [make_adapter(causal, f"own/{i}", seed=i, size=0.1) for i in range(4)]
+        pool = []
+        for i, adapter in enumerate(adapters):
+            adapter.save(tmp_path / "pool" / str(i), causal.module_table)
+            pool.append(PoolMember(adapter.name, tmp_path / "pool" / str(i), revision="a" * 40))
+        request = ComposeRequest(
+            base=BaseModelSource("folder", str(causal_folder), name=BASE_NAME),
+            pool=tuple(pool),
+            examples=ROWS,
+            output_folder=tmp_path / "out",
+            n_candidates=3,
+            optimizer="greedy",
+            budget=12,
+            dtype="float32",
+            device="cpu",
+            max_new_tokens=8,
+        )
+        return replace(request, **changes)
+
+    return make
+
+
+def test_it_works(make_request: Make, tmp_path: Path) -> None:
+    events: list[Progress] = []
+    result = compose(make_request(), events.append)
+    assert sorted(path.name for path in result.folder.iterdir()) == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "recipe.json",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "pool"]
+    assert len(result.names) == len(result.weights) == 3
+    assert result.evaluations_spent == 4 + 13
+    assert result.optimizer_resolved == "greedy"
+    assert (result.report.n_fit, result.report.n_held_out) == (5, 3)
+    assert [row.method for row in result.report.rows] == [
+        "base",
+        "uniform",
+        "best_single",
+        "composed",
+    ]
+    assert json.loads((result.folder / "recipe.json").read_text()) == result.recipe
+    assert (result.folder / "README.md").read_text() == result.card
+    assert result.summary.base_model_name_or_path == BASE_NAME
+    phases = [event.phase for event in events if isinstance(event, PhaseStarted)]
+    assert phases == ["loading", "screening", "searching", "merging", "scoring", "writing"]
+    assert sum(isinstance(event, CandidateScored) for event in events) == 4
+    assert any(isinstance(event, AnswersScored) for event in events)
+    assert any(isinstance(event, LogLine) for event in events)
+    references = {e.method: e.fit_loss for e in events if isinstance(e, ReferenceScored)}
+    assert set(references) == {"base", "best_single", "uniform"}
+    evaluations = [event for event in events if isinstance(event, EvaluationScored)]
+    assert [event.number for event in evaluations] == list(range(13))
+    assert evaluations[0].fit_loss == pytest.approx(references["base"], rel=1e-5)
+    assert evaluations[1].fit_loss == pytest.approx(references["best_single"], rel=1e-4)
+    best = min(evaluations, key=lambda event: event.loss)
+    assert best.weights == result.weights
+    assert [e for e in evaluations if e.is_best][-1] == best
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+@pytest.mark.parametrize("method", ["concat", "factor", "svd"])
+def test_the_file_gives_the_loss_that_was_found(
+    method: str, make_request: Make, causal: LoadedBase, causal_folder: Path
+) -> None:
+    result = compose(make_request(merge_method=method, svd_rank=12))
+    encoded = encode_examples(causal, ROWS[:5])
+    model = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(causal_folder), result.folder
+    ).eval()
+    losses = []
+    for item in encoded:
+        ids = torch.tensor([[*item.prompt, *item.answer]])
+        labels = torch.tensor([[*[-100] * len(item.prompt), *item.answer]])
+        with torch.inference_mode():
+            losses.append(float(model(input_ids=ids, labels=labels).loss))
+    composed = result.report.rows[-1]
+    assert sum(losses) / len(losses) == pytest.approx(composed.fit.loss, abs=1e-4)
+    assert result.recipe["fit_loss"] == pytest.approx(composed.fit.loss, abs=1e-4)
+    assert (result.svd_error is not None) == (method == "svd")
+
+
+def test_it_never_fits_worse_than_the_base_and_the_best_single(make_request: Make) -> None:
+    report = compose(make_request(l1_penalty=0.0)).report
+    fit = {row.method: row.fit.loss for row in report.rows}
+    assert fit["composed"] <= min(fit["base"], fit["best_single"]) + 1e-4
+
+
+def test_when_all_candidates_are_worse_the_base_is_kept(
+    make_request: Make, causal: LoadedBase
+) -> None:
+    loud = [make_adapter(causal, f"loud/{i}", seed=i, size=3.0) for i in range(2)]
+    result = compose(make_request(loud, optimizer="NGOpt", budget=2))
+    assert result.weights == (0.0, 0.0)
+    base, composed = result.report.rows[0], result.report.rows[-1]
+    assert composed.fit.loss == pytest.approx(base.fit.loss, abs=1e-5)
+    assert result.report.verdict.winner != "uniform"
+
+
+@pytest.mark.parametrize("optimizer", ["greedy+gn", "NGOpt"])
+def test_the_same_request_gives_the_same_adapter(
+    optimizer: str, make_request: Make, tmp_path: Path
+) -> None:
+    request = make_request(optimizer=optimizer)
+    first = compose(request)
+    second = compose(replace(request, output_folder=tmp_path / "again"))
+    assert first.weights == second.weights
+    assert first.summary.weights_sha256 == second.summary.weights_sha256
+
+
+@pytest.mark.parametrize("optimizer", ["greedy", "greedy+gn", "NGOpt"])
+def test_a_stopped_run_resumes_to_the_same_weights(
+    optimizer: str, make_request: Make, tmp_path: Path
+) -> None:
+    undisturbed = compose(make_request(optimizer=optimizer))
+    request = make_request(
+        optimizer=optimizer,
+        checkpoint=tmp_path / "checkpoint.json",
+        output_folder=tmp_path / "resumed",
+    )
+    seen: list[Progress] = []
+
+    def stop() -> bool:
+        return any(isinstance(event, EvaluationScored) and event.number >= 5 for event in seen)
+
+    with pytest.raises(Stopped):
+        compose(request, seen.append, stop)
+    assert not request.output_folder.exists()
+    assert compose(request).weights == undisturbed.weights
+
+
+@pytest.mark.parametrize(
+    "phase", ["loading", "screening", "searching", "merging", "scoring", "writing"]
+)
+def test_a_stop_in_any_phase_leaves_nothing(phase: str, make_request: Make, tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def hear(event: Progress) -> None:
+        if isinstance(event, PhaseStarted):
+            seen.append(event.phase)
+
+    # The last phase is short: a stop is asked for as it begins.
+    before = {
+        "loading": 0,
+        "screening": 1,
+        "searching": 2,
+        "merging": 3,
+        "scoring": 4,
+        "writing": 5,
+    }
+    with pytest.raises(Stopped):
+        compose(make_request(), hear, lambda: len(seen) >= before[phase])
+    assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["pool"]
+
+
+def test_few_rows_hold_nothing_out(make_request: Make) -> None:
+    report = compose(make_request(examples=ROWS[:1])).report
+    assert (report.n_fit, report.n_held_out) == (1, 0)
+    assert report.verdict.headline == "Nothing was held out."
+
+
+def test_own_held_out_rows_and_prompting(make_request: Make) -> None:
+    report = compose(make_request(held_out=ROWS[:2], prompting=True)).report
+    assert (report.n_fit, report.n_held_out) == (8, 2)
+    assert [row.method for row in report.rows][1] == "prompting"
+
+
+def test_a_pool_of_one_and_a_budget_of_one(make_request: Make, causal: LoadedBase) -> None:
+    result = compose(make_request([make_adapter(causal, "only")], budget=1))
+    assert result.names == ("only",)
+    assert result.evaluations_spent == 3
+
+
+@pytest.mark.parametrize("selection", ["all", "random", "similar"])
+def test_other_selections_start_at_zero(selection: str, make_request: Make) -> None:
+    result = compose(make_request(selection=selection))
+    assert len(result.names) == (4 if selection == "all" else 3)
+
+
+def test_weights_set_by_hand_are_taken_as_they_are(make_request: Make) -> None:
+    result = compose(make_request(hand_weights={"own/2": 0.5, "own/0": -0.25, "own/1": 0.0}))
+    assert dict(zip(result.names, result.weights, strict=True)) == {"own/2": 0.5, "own/0": -0.25}
+    assert result.optimizer_resolved == "by hand"
+
+
+def test_mixed_adapters_are_composed(make_request: Make, causal: LoadedBase) -> None:
+    adapters = [
+        make_adapter(causal, "a", seed=1, rank=2, size=0.1),
+        make_adapter(causal, "b", seed=2, rank=5, modules=ATTENTION[1:3], size=0.1),
+    ]
+    assert compose(make_request(adapters)).summary.rank <= 7
+    with pytest.raises(IncompatibleAdapters):
+        compose(make_request(adapters, merge_method="factor", output_folder=Path("elsewhere")))
+
+
+def test_too_many_ranks_are_cut_to_what_loaders_accept(
+    make_request: Make, causal: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(composing, "DEFAULT", replace(composing.DEFAULT, rank=6))
+    events: list[Progress] = []
+    weights = {"own/0": 1.0, "own/1": 1.0}
+    result = compose(make_request(hand_weights=weights), events.append)
+    assert result.summary.rank == 6
+    assert result.svd_error is not None
+    assert any(isinstance(event, LogLine) and "cut to 6" in event.text for event in events)
+
+
+def test_seq2seq_models_compose(
+    seq2seq: LoadedBase, seq2seq_folder: Path, tmp_path: Path, make_request: Make
+) -> None:
+    pool = []
+    for i in range(2):
+        adapter = make_adapter(seq2seq, f"t5/{i}", seed=i, modules=T5_ATTENTION, size=0.1)
+        adapter.save(tmp_path / "t5" / str(i), seq2seq.module_table)
+        pool.append(PoolMember(adapter.name, tmp_path / "t5" / str(i)))
+    source = BaseModelSource("folder", str(seq2seq_folder), name=BASE_NAME)
+    result = compose(replace(make_request(), base=source, pool=tuple(pool)))
+    assert "text2text-generation" in result.card
+
+
+def test_bfloat16_confirms_the_contenders_in_float32(make_request: Make) -> None:
+    cache = BaseModelCache()
+    result = compose(make_request(dtype="bfloat16", base_cache=cache))
+    assert len(cache) == 2
+    assert result.recipe["dtype"] == "bfloat16"
+    assert math.isfinite(result.recipe["fit_loss"])
+
+
+def test_an_adapter_that_explodes_is_not_chosen(make_request: Make, causal: LoadedBase) -> None:
+    good = make_adapter(causal, "good", seed=1, size=0.1)
+    layers = {
+        path: LoraLayer(layer.a * 1e30, layer.b * 1e30, 2.0) for path, layer in good.layers.items()
+    }
+    result = compose(make_request([replace(good, name="wild", layers=layers), good]))
+    assert "wild" not in result.names
+
+
+def test_nothing_but_exploding_adapters_is_an_error(
+    make_request: Make, causal: LoadedBase, tmp_path: Path
+) -> None:
+    good = make_adapter(causal, "wild", seed=1)
+    layers = {
+        path: LoraLayer(layer.a * 1e30, layer.b * 1e30, 2.0) for path, layer in good.layers.items()
+    }
+    with pytest.raises(SearchError, match="No adapter gave a loss"):
+        compose(make_request([replace(good, layers=layers)]))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"pool": ()}, IncompatibleAdapters),
+        ({"budget": 0}, SearchError),
+        ({"n_candidates": 0}, SearchError),
+        ({"optimizer": "Oracle"}, SearchError),
+        ({"hand_weights": {"stranger": 1.0}}, SearchError),
+        ({"examples": (Example("x" * 400, "y"),)}, InvalidExamples),
+        ({"base": BaseModelSource("folder", "/nowhere")}, BaseModelError),
+        ({"prompt_format": "chat", "examples": (Example("x" * 400, "y"),)}, InvalidExamples),
+    ],
+)
+def test_bad_requests_are_refused_and_leave_nothing(
+    changes: dict[str, object], error: type[Exception], make_request: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(error):
+        compose(make_request(**changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_adapters_of_one_name_are_refused(make_request: Make, causal: LoadedBase) -> None:
+    twins = [make_adapter(causal, "same", seed=i) for i in range(2)]
+    with pytest.raises(IncompatibleAdapters, match="same name"):
+        compose(make_request(twins))
+
+
+def test_a_broken_pool_member_is_named(make_request: Make) -> None:
+    request = make_request()
+    (request.pool[1].folder / "adapter_model.safetensors").write_bytes(b"no")
+    with pytest.raises(InvalidAdapter):
+        compose(request)
+
+
+def test_a_full_disk_leaves_nothing(
+    make_request: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(self: LoraAdapter, folder: Path, paths: object = ()) -> None:
+        (folder / "adapter_model.safetensors").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    request = make_request()
+    monkeypatch.setattr(LoraAdapter, "save", no_room)
+    with pytest.raises(StorageFull):
+        compose(request)
+    assert [path.name for path in tmp_path.iterdir()] == ["pool"]
+
+
+def test_judging_uses_the_adapter_that_is_written(make_request: Make, causal: LoadedBase) -> None:
+    """A cut rank changes the adapter: the report must show the cut one."""
+    result = compose(
+        make_request(merge_method="svd", svd_rank=1, hand_weights={"own/0": 1.0, "own/1": 1.0})
+    )
+    written = LoraAdapter.load(result.folder, causal.module_table)
+    with AdapterStack(causal, [written]) as stack:
+        scorer = Scorer(causal, encode_examples(causal, ROWS[:5]))
+        loss = float(scorer.losses(stack, torch.ones(1, 1).double().numpy()).mean())
+    assert result.report.rows[-1].fit.loss == pytest.approx(loss, abs=1e-4)
+    assert result.svd_error is not None
+    assert 0 < result.svd_error < 1
