@@ -56,6 +56,7 @@ class BodyReader:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._began: float | None = None
+        self._broken: BodyError | None = None
         self.size = 0
         self.is_done = False
 
@@ -82,10 +83,19 @@ class BodyReader:
         return message
 
     async def read_some(self) -> bytes:
-        """Return the next bytes, a good deal of them at once; b"" at the end."""
+        """Return the next bytes, a good deal of them at once; b"" at the end.
+
+        Raises:
+            BodyError: as `read_message` does, after everything that came before was returned.
+        """
         found = bytearray()
-        while not self.is_done and len(found) < CHUNK_BYTES:
-            found += (await self.read_message()).get("body", b"")
+        while not self.is_done and self._broken is None and len(found) < CHUNK_BYTES:
+            try:
+                found += (await self.read_message()).get("body", b"")
+            except BodyError as error:
+                self._broken = error
+        if self._broken is not None and not found:
+            raise self._broken
         return bytes(found)
 
 

@@ -44,7 +44,7 @@ def test_it_works(client: Client, token, base):
     assert published.json()["state"] == "published"
     assert published.json()["adapter"] == "ann/by-program"
     adapter = Adapter.objects.get()
-    assert published.json()["revision"] == adapter.latest.oid
+    assert published.json()["revision"] == adapter.revisions.get().oid
     assert (adapter.licence, adapter.samples.get().output) == ("MIT", "b")
     assert client.post(f"{address}/publish", headers=token).json() == published.json()
 

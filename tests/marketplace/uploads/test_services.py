@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -253,19 +254,18 @@ def test_a_folder_in_front_of_the_name_is_left_out(upload: Upload):
 def test_an_announced_size_above_the_limit_is_refused_before_a_byte(upload: Upload, settings):
     settings.MAX_WEIGHTS_BYTES = 100
 
-    def chunks():
-        raise AssertionError("nothing may be read")
-        yield b""
-
+    chunks = iter([b"x"])
     with pytest.raises(TooLarge, match="at most 100 are allowed"):
-        receive_file(upload, WEIGHTS, chunks(), Announced(size=101))
+        receive_file(upload, WEIGHTS, chunks, Announced(size=101))
+
+    assert list(chunks) == [b"x"]
 
 
 def test_a_silent_size_is_stopped_at_the_limit(upload: Upload, settings):
     settings.MAX_WEIGHTS_BYTES = 100
     read = []
 
-    def chunks():
+    def chunks() -> Iterator[bytes]:
         for _ in range(1000):
             read.append(50)
             yield b"x" * 50
@@ -327,7 +327,7 @@ def test_the_wrong_hash_is_refused(upload: Upload):
 
 
 def test_a_broken_off_file_goes_on_where_it_stopped(upload: Upload):
-    def broken():
+    def broken() -> Iterator[bytes]:
         yield b"abc"
         raise ConnectionError
 
@@ -364,7 +364,7 @@ def test_a_file_begun_again_replaces_the_part(upload: Upload):
 
 
 def test_one_file_has_one_writer(upload: Upload):
-    def chunks():
+    def chunks() -> Iterator[bytes]:
         with pytest.raises(Busy, match="Another request is sending"):
             receive_file(upload, "a.txt", [b"intruder"], Announced())
         with pytest.raises(Busy):
@@ -380,7 +380,7 @@ def test_one_file_has_one_writer(upload: Upload):
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_told_and_nothing_stays(upload: Upload, code: int):
-    def chunks():
+    def chunks() -> Iterator[bytes]:
         yield b"x"
         raise OSError(code, os.strerror(code))
 
@@ -547,7 +547,7 @@ def test_forgotten_drafts_and_folders_are_removed(owner, upload: Upload, fill: F
 
 
 def test_an_aborted_upload_leaves_no_trace_after_the_clean_up(upload: Upload):
-    def broken():
+    def broken() -> Iterator[bytes]:
         yield b"abc"
         raise ConnectionError
 

@@ -20,6 +20,7 @@ from rich.progress import track
 from marketplace.accounts.models import User
 from marketplace.blobs.hashing import READ_BYTES
 from marketplace.catalogue.models import Adapter, BaseModel
+from marketplace.uploads.errors import UploadError
 from marketplace.uploads.services import (
     Announced,
     create_upload,
@@ -55,7 +56,10 @@ class Command(BaseCommand):
         for card in track(
             missing, "Publishing", console=console, disable=not console.is_terminal or not missing
         ):
-            self._publish(owner, card)
+            try:
+                self._publish(owner, card)
+            except UploadError as error:
+                raise CommandError(f"{card['name']}: {error}") from error
         self.stdout.write(f"{len(cards)} demo adapters, {len(missing)} of them new.")
 
     def _find_owner(self, password: str) -> User:
