@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from composer import card
+from composer.base_model import BaseModelSource
+from composer.card import Ingredient, hash_rows, make_card, make_recipe, read_versions
+from composer.composing import ComposeRequest
+from composer.report import Report, ReportRow, Score, Verdict
+from tests.composer.tiny import BASE_NAME, ROWS
+
+SCORE = Score(n=4, correct=3, score=0.75, interval=(0.3, 0.95), loss=0.5)
+NO_LOSS = Score(n=4, correct=None, score=0.75, interval=(0.3, 0.95), loss=None)
+
+
+def recipe_of(tmp_path: Any, **changes: Any) -> dict[str, Any]:
+    request = ComposeRequest(
+        BaseModelSource("hub", BASE_NAME, revision="b" * 40), (), ROWS, tmp_path, optimizer="NGOpt"
+    )
+    ingredients = [
+        Ingredient("own/one", "c" * 40, "d" * 64, 0.75, 1.5),
+        Ingredient("own/two", "", "e" * 64, -1.25, 2.5),
+        Ingredient("own/none", "", "f" * 64, 0.0, None),
+    ]
+    values: dict[str, Any] = {
+        "optimizer_resolved": "Cobyla",
+        "evaluations": {"alone": 3, "search": 41},
+        "fit_loss": 0.4,
+        "svd_error": None,
+        "dtype": "float32",
+    }
+    return make_recipe(request, ingredients, **{**values, **changes})
+
+
+def report_of(fit: Score = SCORE, held_out: Score | None = SCORE) -> Report:
+    verdict = Verdict("Composing helped.", "It answers 3 of 4.", "composed", 0.01)
+    rows = (
+        ReportRow("base", "Base", fit, held_out),
+        ReportRow("composed", "Composed", fit, held_out),
+    )
+    metric = "exact_match" if fit.correct is not None else "rougeL"
+    return Report(rows, metric, 4, 4 if held_out else 0, verdict)
+
+
+def test_it_works(tmp_path) -> None:
+    text = make_card(recipe_of(tmp_path), report_of(), is_seq2seq=False)
+    _, head, body = text.split("---\n", 2)
+    assert yaml.safe_load(head) == {
+        "base_model": BASE_NAME,
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["lora", "composed", "lorahub"],
+    }
+    assert "**Composing helped.** It answers 3 of 4." in body
+    assert "| Composed | 3/4 | 0.30 to 0.95 | 0.500 |" in body
+    assert "NGOpt (Cobyla), 41 evaluations, seed 42" in body
+
+
+def test_parents_are_named_heaviest_first_and_zeros_are_not(tmp_path) -> None:
+    text = make_card(recipe_of(tmp_path), report_of(), is_seq2seq=True)
+    assert text.index("| own/two | `eeeeeeeeeeee` | -1.250 |") < text.index(
+        "| own/one | `cccccccccccc` | +0.750 |"
+    )
+    assert "own/none" not in text
+    assert "text2text-generation" in text
+
+
+def test_rouge_and_svd_are_said(tmp_path) -> None:
+    recipe = recipe_of(tmp_path, svd_error=0.1234, optimizer_resolved="NGOpt")
+    text = make_card(recipe, report_of(NO_LOSS, None), is_seq2seq=False)
+    assert "ROUGE-L, fit rows" in text
+    assert "| Base | 0.75 | 0.30 to 0.95 |  |" in text
+    assert "Relative error of the SVD: 0.1234" in text
+    assert "NGOpt (" not in text
+
+
+def test_the_recipe_holds_what_made_the_weights(tmp_path) -> None:
+    recipe = recipe_of(tmp_path)
+    assert recipe["base_revision"] == "b" * 40
+    assert recipe["seed"] == 42
+    assert recipe["rows"] == {"fit": len(ROWS), "sha256": hash_rows(ROWS)}
+    assert recipe["parents"][1] == {
+        "adapter": "own/two",
+        "revision": "",
+        "sha256": "e" * 64,
+        "weight": -1.25,
+        "fit_loss_alone": 2.5,
+    }
+    assert {"python", "torch", "peft", "nevergrad"} <= set(recipe["versions"])
+
+
+def test_rows_are_told_apart_by_their_hash() -> None:
+    assert hash_rows(ROWS) == hash_rows(list(ROWS))
+    assert hash_rows(ROWS) != hash_rows(ROWS[:-1])
+
+
+def test_a_missing_library_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card, "LIBRARIES", ("torch", "no-such-library"))
+    assert set(read_versions()) == {"python", "torch"}
