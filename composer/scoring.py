@@ -419,7 +419,7 @@ def _generate(
     """Take transformers' own loop: for seq2seq models and unusual output layers."""
     ids, mask = _padded(prompts, base, left=not base.is_seq2seq)
     with stack.applied(w):
-        output = base.model.generate(
+        output = base.model.generate(  # type: ignore[operator]
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=max_new_tokens,

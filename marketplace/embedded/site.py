@@ -13,6 +13,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -40,6 +41,7 @@ SEED_SECONDS = 1800.0
 WEB_SECONDS = 120.0
 WORKER_SECONDS = 180.0
 DEMO_SECONDS = 1800.0
+STOP_SECONDS = 15
 OK = 200
 
 
@@ -205,10 +207,15 @@ class Site:
     def _start_process(
         self, name: str, command: list[str], stop_signal: signal.Signals
     ) -> ChildProcess:
-        log = self.log(name.split(maxsplit=1)[0])
+        guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py"))]
         child = ChildProcess(
             ProcessSpec(
-                name, command, log, env=self.environment, cwd=PROJECT, stop_signal=stop_signal
+                name,
+                [*guard, str(int(stop_signal)), str(STOP_SECONDS), *command],
+                self.log(name.split(maxsplit=1)[0]),
+                env=self.environment,
+                cwd=PROJECT,
+                stop_seconds=STOP_SECONDS + 5,
             )
         )
         self.supervisor.adopt(child, SITE_TIER)

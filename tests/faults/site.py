@@ -23,20 +23,29 @@ ENDED = ("succeeded", "failed", "cancelled")
 ROWS = [{"input": f"word{n}", "output": f"answer{n}"} for n in range(48)]
 SEED_CODE = """
 import pathlib
+from composer.inspection import inspect_adapter
 from marketplace.accounts.models import User
-from marketplace.catalogue.models import Adapter
-from marketplace.uploads.services import create_upload, publish_upload, receive_file
-from marketplace.uploads.services import validate_upload
+from marketplace.blobs.services import store_file
+from marketplace.catalogue.models import Adapter, BaseModel
+from marketplace.catalogue.services import CardFields, NewRevision, publish_revision
 owner = User.objects.create_user({owner!r}, password=None)
+base = BaseModel.objects.get()
+table = {{path: tuple(shape) for path, shape in base.module_table.items()}}
 for number in range(4):
     folder = pathlib.Path({folder!r}) / f"adapter{{number}}"
-    upload = create_upload(owner, name=f"adapter{{number}}", licence="MIT")
-    for path in sorted(folder.iterdir()):
-        data = path.read_bytes()
-        receive_file(upload, path.name, [data], size=len(data))
-    validate_upload(upload)
-    assert not upload.problems, upload.problems
-    publish_upload(upload)
+    paths = [folder / name for name in ("adapter_config.json", "adapter_model.safetensors")]
+    publish_revision(
+        NewRevision(
+            owner=owner,
+            name=f"adapter{{number}}",
+            files={{path.name: store_file(path) for path in paths}},
+            summary=inspect_adapter(folder, table, base_name=base.name),
+            base_model=base,
+            card=CardFields(licence="MIT"),
+            title="Publish",
+            origin="upload",
+        )
+    )
 print(Adapter.objects.count())
 """
 
@@ -50,7 +59,7 @@ class FaultSite:
         self._workers: list[ChildProcess] = []
 
     def seed(self, folder: Path) -> None:
-        """Put base and adapters on the shelf, as uploads."""
+        """Put base and adapters on the shelf."""
         base = str(folder / "base")
         self.stack.manage("add_base_model", BASE, "--folder", base, "--licence", "Apache-2.0")
         code = SEED_CODE.format(owner=OWNER, folder=str(folder))

@@ -92,6 +92,14 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
+def child_of(pid: int) -> int:
+    """The oldest child of a process."""
+    listed = subprocess.run(
+        ["pgrep", "--oldest", "--parent", str(pid)], capture_output=True, text=True, check=True
+    )
+    return int(listed.stdout)
+
+
 def all_gone(pids: dict[str, int]) -> bool:
     """Tell whether none of the processes runs any more, nor anything in their groups."""
     return not any(is_alive(pid) or _group_is_alive(pid) for pid in pids.values())

@@ -15,6 +15,7 @@ from marketplace.embedded.privileges import Account, can_reach
 from tests.marketplace.embedded.running_dev import (
     RunningDev,
     all_gone,
+    child_of,
     run_dev,
     serving,
     wait_until,
@@ -105,7 +106,8 @@ def test_a_server_that_survived_its_supervisor_is_replaced(miniature):
 def test_a_dying_child_takes_the_rest_down_and_its_log_is_shown(miniature, name):
     with serving(miniature) as running:
         started = running.children()
-        os.kill(started[name], signal.SIGKILL)
+        guarded = child_of(started[name]) if name in {"web server", "worker"} else started[name]
+        os.kill(guarded, signal.SIGKILL)
         assert running.wait() == 1
     assert f"{name} ended by signal SIGKILL" in running.text()
     assert "The log is" in running.text()
