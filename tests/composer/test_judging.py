@@ -23,7 +23,9 @@ def test_it_works(judge: Judge) -> None:
     twin = replace(adapter, name="twin")
     results = judge_methods(judge, {"base": None, "best_single": adapter, "composed": twin})
     assert set(results) == {"base", "best_single", "composed"}
-    assert results["best_single"] == results["composed"]
+    assert results["best_single"].answers == results["composed"].answers
+    # Rows of one batch round differently in the last digits.
+    assert results["best_single"].losses == pytest.approx(results["composed"].losses, abs=1e-4)
     assert results["base"].losses != results["composed"].losses
     assert len(results["base"].answers) == len(ROWS)
 
