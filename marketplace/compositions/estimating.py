@@ -57,17 +57,17 @@ def _work(pool: int, budget: int, rows: int) -> float:
 
 def _seconds_per_unit(base: BaseModel) -> float | None:
     done = (
-        CompositionJob.objects.filter(  # type: ignore[no-redef]
+        CompositionJob.objects.filter(
             base_model=base, state=CompositionJob.State.SUCCEEDED, started_at__isnull=False
         )
         .annotate(
             pool=Count("ingredients", distinct=True),
             rows=Count("examples", distinct=True),
-            took=ExpressionWrapper(F("finished_at") - F("started_at"), DurationField()),
+            seconds=ExpressionWrapper(F("finished_at") - F("started_at"), DurationField()),
         )
         .filter(rows__gt=0)  # forgotten rows would make the job look slow
         .order_by("-finished_at")
-        .values_list("pool", "evaluations_spent", "rows", "took")[:RECENT]
+        .values_list("pool", "evaluations_spent", "rows", "seconds")[:RECENT]
     )
     paces = [took.total_seconds() / _work(pool, spent, rows) for pool, spent, rows, took in done]
     return median(paces) if paces else None

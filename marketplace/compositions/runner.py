@@ -17,6 +17,7 @@ from uuid import UUID
 from celery.exceptions import SoftTimeLimitExceeded, WorkerShutdown, WorkerTerminate
 from django.conf import settings
 from django.db import Error as DatabaseError
+from django.db import InterfaceError, OperationalError, connection
 
 from composer.base_model import BaseModelCache, BaseModelSource
 from composer.composing import ComposeRequest, Composition, compose
@@ -71,6 +72,10 @@ def run(job_id: UUID, *, worker: str = "") -> None:
         # The worker is told to go: the job goes back with its checkpoint, and no attempt is lost.
         hold.give_back()
         raise
+    except (OperationalError, InterfaceError) as error:
+        # The database is away. The lease runs out, and the reaper returns the job.
+        logger.warning("job %s: left for another attempt, no database: %s", job_id, error)
+        connection.close()
     except Exception as error:  # every cause must end in a state and a sentence
         _fail(hold, _explain(error, job_id))
     finally:
@@ -251,6 +256,9 @@ def _is_full(error: Exception) -> bool:
 
 def _clean_up(job_id: UUID, folder: Path) -> None:
     """Remove the work folder of a job that has ended; one that will go on keeps its checkpoint."""
-    state = CompositionJob.objects.filter(pk=job_id).values_list("state", flat=True).first()
+    try:
+        state = CompositionJob.objects.filter(pk=job_id).values_list("state", flat=True).first()
+    except DatabaseError:
+        return  # nobody knows whether it has ended
     if state in CompositionJob.TERMINAL or state is None:
         shutil.rmtree(folder, ignore_errors=True)

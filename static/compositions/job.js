@@ -4,7 +4,7 @@
 "use strict";
 
 const box = document.getElementById("live-box");
-const status = document.getElementById("job-status");
+const statusLine = document.getElementById("job-status");
 const PAUSE = 500;
 const POLL = 2000;
 
@@ -15,7 +15,7 @@ let poller = null;
 
 function announce(live) {
   const sentence = live.dataset.sentence;
-  if (status && status.textContent !== sentence) status.textContent = sentence;
+  if (statusLine && statusLine.textContent !== sentence) statusLine.textContent = sentence;
 }
 
 async function refresh() {

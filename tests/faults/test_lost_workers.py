@@ -93,3 +93,23 @@ def test_a_worker_told_to_go_gives_its_job_back_uncharged(workers, undisturbed):
     assert workers.wait_for_state(job, "succeeded", "failed") == "succeeded"
     assert workers.field(job, "attempts") == 1
     assert workers.weights(job) == undisturbed
+
+
+def test_a_database_that_drops_every_connection_costs_time_only(workers, undisturbed):
+    workers.start_worker()
+    job = workers.start_job()
+    workers.wait_for_evaluation(job, 20)
+    workers.stack.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    assert workers.wait_for_state(job, "succeeded", "failed") == "succeeded"
+    assert workers.weights(job) == undisturbed
+
+
+def test_nothing_is_left_in_the_work_folder_of_jobs_that_are_over(workers):
+    workers.start_worker()
+    job = workers.start_job(budget=5)
+    workers.wait_for_state(job, "succeeded")
+    folder = workers.stack.folder / "data" / "work" / job
+    workers.stack.wait_for("the folder to go", lambda: not folder.exists(), seconds=10)

@@ -37,7 +37,7 @@ def main(folder: Path) -> None:
         )
         model = get_peft_model(build_model(len(tokenizer)), config)
         model.peft_config["default"].base_model_name_or_path = NAME
-        model.save_pretrained(folder / f"adapter{number}")
+        model.save_pretrained(str(folder / f"adapter{number}"))
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -45,7 +45,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     vocabulary = {word: place for place, word in enumerate(["<unk>", "<end>", *WORDS])}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=inner, unk_token="<unk>", eos_token="<end>", pad_token="<end>"
     )
 

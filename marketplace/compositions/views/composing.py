@@ -258,7 +258,7 @@ def _answer(user: User, draft: Draft, data: QueryDict) -> dict[str, Any]:
     problems = dict(checked.problems)
     if not draft.rows:
         problems["examples"] = ["There are no rows yet."]
-    problems |= {name: list(errors) for name, errors in bound.errors.items()}  # type: ignore[arg-type]
+    problems |= {name: [str(text) for text in errors] for name, errors in bound.errors.items()}
     count = len(draft.rows)
     n_fit = len(checked.split.fit) if checked.split else default_fit_rows(count)
     method = bound.cleaned_data.get("method") or SEARCHED

@@ -80,7 +80,7 @@ class Command(BaseCommand):
             held_out=_read_rows("test"),
             title=TASK,
             idempotency_key=f"{KEY}{number}",
-            options={"budget": 40, "seed": 42, "n_candidates": 8, "prompting": True},
+            options={"budget": 40, "seed": 42, "n_candidates": 8},
         )
         try:
             return start_composition(request)
