@@ -41,7 +41,7 @@ from composer.progress import (
     never,
 )
 from composer.report import Method, Report, make_report
-from composer.scoring import FloatArray, Labels, Scorer, encode_examples
+from composer.scoring import AnswerLogits, FloatArray, Scorer, encode_examples
 from composer.search import Evaluation, SearchSettings, WeightSearch, require_optimizer
 from composer.selection import PoolMember, Selection, keep_best, preselect, score_alone
 from composer.stacking import AdapterStack
@@ -92,7 +92,7 @@ class ComposeRequest:
     merge_method: Literal["concat", "factor", "svd"] = "concat"
     selection: Selection = "screened"
     n_candidates: int = 8
-    optimizer: str = "NGOpt"
+    optimizer: str = "greedy+gn"
     budget: int = 40
     seed: int = 42
     n_fit: int | None = None
@@ -206,7 +206,7 @@ class _FitRows:
     def losses(self, weights: FloatArray) -> FloatArray:
         return np.asarray(self._scorer.losses(self._stack, weights).mean(axis=1))
 
-    def answer_logits(self, weights: FloatArray) -> list[tuple[Any, Labels]]:
+    def answer_logits(self, weights: FloatArray) -> AnswerLogits:
         return self._scorer.answer_logits(self._stack, weights)
 
 

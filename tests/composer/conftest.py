@@ -13,14 +13,22 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def causal_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _one_thread() -> None:
+    """Two threads on a model this small only wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def causal_folder(_one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.composer import tiny
 
     return tiny.save_causal(tmp_path_factory.mktemp("causal"))
 
 
 @pytest.fixture(scope="session")
-def seq2seq_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def seq2seq_folder(_one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.composer import tiny
 
     return tiny.save_seq2seq(tmp_path_factory.mktemp("seq2seq"))

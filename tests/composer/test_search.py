@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from composer.errors import SearchError, Stopped, StorageFull
-from composer.scoring import FloatArray, Labels
+from composer.scoring import AnswerLogits, FloatArray
 from composer.search import (
     Evaluation,
     SearchSettings,
@@ -30,17 +30,23 @@ class Softmax:
         random = torch.Generator().manual_seed(0)
         self.slopes = torch.randn(4, 4, 6, generator=random)  # (weights, positions, words)
         wanted = torch.einsum("n,npk->pk", torch.tensor(TARGET, dtype=torch.float32), self.slopes)
-        self.labels = Labels(wanted.argmax(dim=-1), torch.tensor([0, 0, 1, 1]))
+        self.wanted = wanted.argmax(dim=-1)
         self.calls = 0
 
     def losses(self, weights: FloatArray) -> FloatArray:
         self.calls += 1
         logits = self._logits(weights).log_softmax(dim=-1)
-        picked = logits[:, range(4), self.labels.tokens]
-        return -picked.mean(dim=1).double().numpy()
+        return -logits[:, range(4), self.wanted].mean(dim=1).double().numpy()
 
-    def answer_logits(self, weights: FloatArray) -> list[tuple[torch.Tensor, Labels]]:
-        return [(item, self.labels) for item in self._logits(weights)]
+    def answer_logits(self, weights: FloatArray) -> AnswerLogits:
+        logits = self._logits(weights)
+        order = logits[0].scatter(1, self.wanted[:, None], torch.inf).argsort(descending=True)
+        return AnswerLogits(
+            logits=logits.gather(2, order.expand_as(logits)),
+            others=torch.full((4,), -torch.inf),
+            row=torch.tensor([0, 0, 1, 1]),
+            losses=self.losses(weights)[:, None].repeat(2, axis=1),
+        )
 
     def _logits(self, weights: FloatArray) -> torch.Tensor:
         w = torch.tensor(weights, dtype=torch.float32)
