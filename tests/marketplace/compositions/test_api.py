@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from marketplace.accounts.models import ApiToken
+from marketplace.accounts.models import ApiToken, User
 from marketplace.catalogue.models import Adapter
 from marketplace.compositions.models import CompositionJob
 from tests.factories import make_adapter
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 ROWS = [{"input": f"word{n}", "output": f"answer{n}"} for n in range(8)]
 
 
-def bearer(user, scope="write"):
+def bearer(user: User, scope: str = "write") -> dict[str, str]:
     until = timezone.now() + timedelta(days=1)
     _, text = ApiToken.issue(user=user, name=uuid.uuid4().hex, scope=scope, expires_at=until)
     return {"Authorization": f"Bearer {text}"}

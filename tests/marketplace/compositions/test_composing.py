@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
 from django.urls import reverse
 
+from marketplace.catalogue.models import Adapter
 from marketplace.compositions.models import CompositionJob
 from tests.factories import make_adapter, make_base_model
 
@@ -16,7 +19,7 @@ NEW = "/compose"
 PAIRS = "\n".join(f"word{number} => answer{number}" for number in range(8))
 
 
-def form_data(adapters, **changes):
+def form_data(adapters: list[Adapter], **changes: Any) -> dict[str, Any]:
     return {
         "pool": "picked",
         "revision": [adapter.latest_id for adapter in adapters],
@@ -34,7 +37,7 @@ def form_data(adapters, **changes):
     }
 
 
-def put_into_tray(client, adapters):
+def put_into_tray(client: Client, adapters: list[Adapter]) -> None:
     session = client.session
     session["tray"] = [adapter.latest_id for adapter in adapters]
     session.save()

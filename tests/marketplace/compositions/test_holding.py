@@ -26,12 +26,12 @@ from tests.marketplace.compositions.finished import finish
 pytestmark = pytest.mark.django_db
 
 
-def expire(job):
+def expire(job: CompositionJob) -> None:
     past = timezone.now() - timedelta(minutes=1)
     CompositionJob.objects.filter(pk=job.pk).update(lease_expires_at=past)
 
 
-def claim(job, worker="w1") -> Hold:
+def claim(job: CompositionJob, worker: str = "w1") -> Hold:
     hold = Hold.claim(job.pk, worker=worker)
     assert hold is not None
     return hold

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.test import Client
 from django.urls import reverse
 
 from marketplace.compositions.models import CompositionJob
@@ -12,10 +13,11 @@ from tests.marketplace.compositions.finished import finish, search
 pytestmark = pytest.mark.django_db
 
 
-def page_of(client, job, suffix=""):
+def page_of(client: Client, job: CompositionJob, suffix: str = "") -> str:
     answer = client.get(f"{job.get_absolute_url()}{suffix}")
     assert answer.status_code == 200
-    return answer.content.decode()
+    page: str = answer.content.decode()
+    return page
 
 
 def test_it_works(client, alice, job):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from typing import Any
 
 import pytest
 
@@ -16,8 +17,9 @@ pytestmark = pytest.mark.django_db
 DIALOG = {"name": "vehicles", "summary": "Finds vehicles.", "visibility": "public", "tags": "a, b"}
 
 
-def body(answer) -> bytes:
-    return b"".join(answer.streaming_content) if answer.streaming else answer.content
+def body(answer: Any) -> bytes:
+    whole: bytes = b"".join(answer.streaming_content) if answer.streaming else answer.content
+    return whole
 
 
 def test_it_works(client, alice, job):
@@ -64,6 +66,7 @@ def test_the_rows_become_samples_only_on_request(client, alice, job):
     client.post(f"{job.get_absolute_url()}/publish", {**DIALOG, "with_samples": "on"})
     adapter = Adapter.objects.get(name="vehicles")
     assert [sample.input for sample in adapter.samples.all()] == ["word0", "word1", "word2"]
+    assert adapter.latest is not None
     assert adapter.latest.provenance["report"]["answers"] == []
 
 

@@ -32,7 +32,7 @@ def test_it_works(make_request, sent, django_capture_on_commit_callbacks):
 
 def test_an_instruction_is_laid_around_every_input(make_request, sent):
     job = start_composition(make_request(instruction=" Find it. "))
-    assert job.examples.first().input == "Find it.\n\nInput: word0\nOutput:"
+    assert job.examples.get(position=0).input == "Find it.\n\nInput: word0\nOutput:"
 
 
 def test_fewer_than_six_rows_are_all_fit(make_request, sent):
@@ -53,7 +53,7 @@ def test_a_queue_that_is_away_delays_the_job_only(
         job = start_composition(make_request())
     job.refresh_from_db()
     assert (job.state, job.sent_at) == ("queued", None)
-    ids = []
+    ids: list[str] = []
     monkeypatch.setattr(tasks.run_composition, "delay", ids.append)
     assert tasks.requeue_lost_jobs() == 1
     assert ids == [str(job.pk)]
