@@ -151,7 +151,11 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "requeue-lost-jobs": {
         "task": "marketplace.compositions.tasks.requeue_lost_jobs",
-        "schedule": 15.0,
+        "schedule": float(read_number("JOB_REAPER_SECONDS", 15, minimum=1)),
+    },
+    "forget-old-rows": {
+        "task": "marketplace.compositions.tasks.forget_old_rows",
+        "schedule": crontab(minute="7", hour="4"),
     },
     "clean-up-quarantine": {
         "task": "marketplace.uploads.tasks.clean_up_quarantine",
