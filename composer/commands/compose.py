@@ -49,8 +49,9 @@ def source_of(args: argparse.Namespace) -> BaseModelSource:
 def report_table(report: Report) -> Table:
     """Draw the comparison: one row a method."""
     unit = "ROUGE-L" if report.metric == "rougeL" else "exact match"
-    judged = [f"held-out {unit}", "95 % interval", "held-out loss"] if report.n_held_out else []
-    table = Table(Column("method", no_wrap=True), *judged, f"fit {unit}", "fit loss")
+    judged = ["held-out", "95 % interval", "loss"] if report.n_held_out else []
+    columns = [Column(name, no_wrap=True) for name in ("method", *judged, "fit", "fit loss")]
+    table = Table(*columns, title=f"{unit} and loss per row")
     for row in report.rows:
         held_out = [_figure(row.held_out), _interval(row.held_out), _loss(row.held_out)]
         cells = held_out if report.n_held_out else []

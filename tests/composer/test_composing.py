@@ -11,7 +11,6 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from composer import composing
 from composer.adapter import LoraAdapter, LoraLayer
 from composer.base_model import BaseModelCache, BaseModelSource, LoadedBase
 from composer.composing import (
@@ -22,6 +21,7 @@ from composer.composing import (
     Progress,
     ReferenceScored,
     compose,
+    finishing,
 )
 from composer.errors import (
     BaseModelError,
@@ -245,7 +245,7 @@ def test_mixed_adapters_are_composed(make_request: Make, causal: LoadedBase) -> 
 def test_too_many_ranks_are_cut_to_what_loaders_accept(
     make_request: Make, causal: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(composing, "DEFAULT", replace(composing.DEFAULT, rank=6))
+    monkeypatch.setattr(finishing, "DEFAULT", replace(finishing.DEFAULT, rank=6))
     events: list[Progress] = []
     weights = {"own/0": 1.0, "own/1": 1.0}
     result = compose(make_request(hand_weights=weights), events.append)

@@ -1,0 +1,149 @@
+"""After the search: merge, judge every method on the same rows, write the folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from composer.adapter import LoraAdapter
+from composer.base_model import LoadedBase
+from composer.card import Ingredient, make_card, make_recipe
+from composer.composing.preparing import Work
+from composer.composing.request import Composition
+from composer.composing.searching import Found
+from composer.inspection import inspect_adapter
+from composer.judging import Judge, choose_metric, judge_methods
+from composer.limits import DEFAULT
+from composer.merging import Merged, merge_adapters
+from composer.progress import (
+    LogLine,
+)
+from composer.report import Method, Report, make_report
+from composer.writing import beside, room
+
+LABELS: dict[Method, str] = {
+    "base": "Base, zero-shot",
+    "prompting": "Base, prompted with the fit rows",
+    "uniform": "Uniform mean",
+    "best_single": "Best single adapter",
+    "composed": "Composed",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything that goes into the files."""
+
+    candidates: list[LoraAdapter]  # the best alone first
+    alone: dict[str, float]
+    found: Found
+    merged: Merged
+    report: Report
+
+
+def merge_found(work: Work, candidates: list[LoraAdapter], weights: Sequence[float]) -> Merged:
+    """Merge by the chosen method; ranks that loaders refuse are cut by an SVD, and that is said."""
+    request = work.request
+    work.phase("merging", f"merging by {request.merge_method}")
+    method, rank = request.merge_method, request.svd_rank
+    if method == "concat" and _rank_sum(candidates, weights) > DEFAULT.rank:
+        work.on_progress(
+            LogLine(
+                f"The ranks add up to {_rank_sum(candidates, weights)}, more than the "
+                f"{DEFAULT.rank} that loaders accept: cut to {DEFAULT.rank} by svd."
+            )
+        )
+        method, rank = "svd", DEFAULT.rank
+    return merge_adapters(candidates, weights, method, svd_rank=rank)
+
+
+def judge_all(
+    work: Work, base: LoadedBase, candidates: list[LoraAdapter], merged: Merged
+) -> Report:
+    """Answer and score all rows with the base, the references and the adapter to be written."""
+    request = work.request
+    rows = len(work.split.fit) + len(work.split.held_out)
+    work.phase("scoring", f"answering {rows} rows with each method", rows)
+    uniform = merge_adapters(
+        candidates, [1 / len(candidates)] * len(candidates), request.merge_method
+    )
+    methods: dict[Method, LoraAdapter | None] = {
+        "base": None,
+        "uniform": replace(uniform.adapter, name="uniform"),
+        "best_single": candidates[0],
+        "composed": merged.adapter,
+    }
+    judge = Judge(
+        base,
+        work.split,
+        request.prompt_format,
+        request.max_new_tokens,
+        work.on_progress,
+        work.should_stop,
+    )
+    results = judge_methods(judge, methods, prompting=request.prompting)
+    examples = [*work.split.fit, *work.split.held_out]
+    metric = choose_metric(examples) if request.metric == "auto" else request.metric
+    labels = {**LABELS, "best_single": f"Best single: {candidates[0].name}"}
+    return make_report(work.split, results, labels, metric=metric, exact_case=request.exact_case)
+
+
+def write_result(work: Work, base: LoadedBase, outcome: Outcome) -> Composition:
+    """Write everything into a folder beside the target, then rename: whole or not at all."""
+    request, found = work.request, outcome.found
+    work.phase("writing", "writing the adapter, its card and its recipe")
+    recipe = _recipe(work, base, outcome)
+    card = make_card(recipe, outcome.report, is_seq2seq=base.is_seq2seq)
+    adapter = replace(outcome.merged.adapter, base_name=request.base.title)
+    with room(), beside(request.output_folder) as folder:
+        adapter.save(folder, base.module_table)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        text = json.dumps(recipe, indent=2, sort_keys=True)
+        (folder / "recipe.json").write_text(f"{text}\n", encoding="utf-8")
+        summary = inspect_adapter(folder, base.module_table, base_name=request.base.title)
+    return Composition(
+        folder=request.output_folder,
+        names=tuple(adapter.name for adapter in outcome.candidates),
+        weights=found.weights,
+        merge_method=request.merge_method,
+        optimizer_resolved=found.optimizer_resolved,
+        evaluations_spent=len(outcome.alone) + found.n_evaluations,
+        report=outcome.report,
+        recipe=recipe,
+        card=card,
+        svd_error=outcome.merged.svd_error,
+        summary=summary,
+    )
+
+
+def _rank_sum(candidates: Sequence[LoraAdapter], weights: Sequence[float]) -> int:
+    ranks: dict[str, int] = {}
+    for adapter, weight in zip(candidates, weights, strict=True):
+        for path, layer in adapter.layers.items() if weight else ():
+            ranks[path] = ranks.get(path, 0) + layer.rank
+    return max(ranks.values(), default=0)
+
+
+def _recipe(work: Work, base: LoadedBase, outcome: Outcome) -> dict[str, Any]:
+    members = {member.name: member for member in work.request.pool}
+    ingredients = [
+        Ingredient(
+            name=adapter.name,
+            revision=members[adapter.name].revision,
+            sha256=inspect_adapter(members[adapter.name].folder, None).weights_sha256,
+            weight=weight,
+            loss_alone=outcome.alone.get(adapter.name),
+        )
+        for adapter, weight in zip(outcome.candidates, outcome.found.weights, strict=True)
+    ]
+    return make_recipe(
+        replace(work.request, examples=work.split.fit),
+        ingredients,
+        optimizer_resolved=outcome.found.optimizer_resolved,
+        evaluations={"alone": len(outcome.alone), "search": outcome.found.n_evaluations},
+        fit_loss=outcome.found.fit_loss,
+        svd_error=outcome.merged.svd_error,
+        dtype=str(base.dtype).removeprefix("torch."),
+    )

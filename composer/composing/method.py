@@ -1,0 +1,50 @@
+"""The one entry: each line of `compose` is a step of the method."""
+
+from __future__ import annotations
+
+from composer.composing.finishing import Outcome, judge_all, merge_found, write_result
+from composer.composing.preparing import (
+    Work,
+    check_request,
+    inspect_pool,
+    load_pool,
+    load_warm,
+    select_candidates,
+    split_rows,
+)
+from composer.composing.request import ComposeRequest, Composition
+from composer.composing.searching import find_weights
+from composer.progress import (
+    OnProgress,
+    ShouldStop,
+    ignore,
+    never,
+)
+
+
+def compose(
+    request: ComposeRequest,
+    on_progress: OnProgress = ignore,
+    should_stop: ShouldStop = never,
+) -> Composition:
+    """Find weights for a pool of adapters on a few rows and write the adapter they make.
+
+    Args:
+        request: the pool, the rows and how to search.
+        on_progress: hears of every step; see `composer.progress`.
+        should_stop: asked between forward passes.
+
+    Raises:
+        ComposerError: with a text for the user; nothing is left in the output folder then.
+        Stopped: as asked; the checkpoint, if there is one, is kept.
+    """
+    check_request(request)
+    work = Work(request, split_rows(request), on_progress, should_stop)
+    summaries = inspect_pool(request)
+    base = load_warm(work)
+    pool = load_pool(work, base, summaries)
+    candidates, alone = select_candidates(work, base, pool)
+    found = find_weights(work, base, candidates, alone)
+    merged = merge_found(work, candidates, found.weights)
+    report = judge_all(work, base, candidates, merged)
+    return write_result(work, base, Outcome(candidates, alone, found, merged, report))

@@ -1,0 +1,144 @@
+"""Before the search: refuse what cannot work, split the rows, load the base and the candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from composer.adapter import LoraAdapter
+from composer.base_model import Dtype, LoadedBase, load_base
+from composer.compatibility import check_compatibility
+from composer.composing.request import ComposeRequest
+from composer.errors import IncompatibleAdapters, SearchError, Stopped
+from composer.examples import ExampleSplit, split_examples
+from composer.inspection import AdapterSummary, inspect_adapter
+from composer.progress import (
+    CandidateScored,
+    LogLine,
+    OnProgress,
+    PhaseStarted,
+    ReferenceScored,
+    ShouldStop,
+)
+from composer.scoring import Scorer, encode_examples
+from composer.search import require_optimizer
+from composer.selection import keep_best, preselect, score_alone
+from composer.writing import require_free
+
+
+@dataclass(frozen=True)
+class Work:
+    """The request with its rows split, and whom to tell and ask."""
+
+    request: ComposeRequest
+    split: ExampleSplit
+    on_progress: OnProgress
+    should_stop: ShouldStop
+
+    def phase(self, name: Any, message: str, total: int | None = None) -> None:
+        """Begin a part of the work, unless the caller wants to stop."""
+        if self.should_stop():
+            raise Stopped("Stopped by request.")
+        self.on_progress(PhaseStarted(name, message, total))
+
+
+def check_request(request: ComposeRequest) -> None:
+    """Refuse what cannot work before anything is loaded."""
+    if not request.pool:
+        raise IncompatibleAdapters("There is no adapter to compose. Choose at least one.")
+    if request.budget < 1:
+        raise SearchError(f"The budget must be at least 1 evaluation, not {request.budget}.")
+    if request.n_candidates < 1:
+        raise SearchError(f"At least 1 candidate is needed, not {request.n_candidates}.")
+    require_optimizer(request.optimizer)
+    strangers = set(request.hand_weights or {}) - {member.name for member in request.pool}
+    if strangers:
+        names = ", ".join(sorted(strangers))
+        raise SearchError(f"Weights were given for {names}, which is not in the pool.")
+    require_free(request.output_folder)
+
+
+def split_rows(request: ComposeRequest) -> ExampleSplit:
+    """Split fit and held-out rows, or take the caller's own held-out rows."""
+    if request.held_out is None:
+        return split_examples(request.examples, n_fit=request.n_fit)
+    n_fit = len(request.examples)
+    return ExampleSplit(
+        fit=request.examples,
+        held_out=request.held_out,
+        fit_indices=tuple(range(n_fit)),
+        held_out_indices=tuple(range(n_fit, n_fit + len(request.held_out))),
+    )
+
+
+def inspect_pool(request: ComposeRequest) -> dict[str, AdapterSummary]:
+    """Read what every pool member is, and refuse a merge method that they do not allow."""
+    summaries = {member.name: inspect_adapter(member.folder, None) for member in request.pool}
+    if len(summaries) < len(request.pool):
+        raise IncompatibleAdapters("Two adapters of the pool have the same name. Rename one.")
+    check_compatibility(summaries).require(request.merge_method)
+    return summaries
+
+
+def load_warm(work: Work, dtype: Dtype | None = None) -> LoadedBase:
+    """Load the base, or take it from the cache that the caller keeps warm."""
+    request = work.request
+    chosen = dtype or request.dtype
+    if dtype is None:
+        work.phase("loading", f"loading {request.base.title}")
+    if request.base_cache is not None:
+        return request.base_cache.load(request.base, dtype=chosen, device=request.device)
+    return load_base(request.base, dtype=chosen, device=request.device)
+
+
+def load_pool(
+    work: Work, base: LoadedBase, summaries: Mapping[str, AdapterSummary]
+) -> list[LoraAdapter]:
+    """Load the members that the selection lets through, or those with a weight set by hand."""
+    request = work.request
+    hand = request.hand_weights
+    if hand is None:
+        members = preselect(
+            request.pool,
+            work.split.fit,
+            request.selection,
+            n_candidates=request.n_candidates,
+            seed=request.seed,
+        )
+    else:
+        members = [member for member in request.pool if hand.get(member.name)]
+    return [
+        LoraAdapter.load(
+            member.folder,
+            base.module_table,
+            name=member.name,
+            summary=summaries[member.name],
+        )
+        for member in members
+    ]
+
+
+def fit_scorer(work: Work, base: LoadedBase) -> Scorer:
+    """Make the scorer of the fit rows."""
+    rows = encode_examples(base, work.split.fit, work.request.prompt_format)
+    return Scorer(base, rows, should_stop=work.should_stop)
+
+
+def select_candidates(
+    work: Work, base: LoadedBase, pool: list[LoraAdapter]
+) -> tuple[list[LoraAdapter], dict[str, float]]:
+    """Score every loaded adapter alone; keep the best where the selection says so."""
+    total = len(pool)
+    work.phase("screening", f"scoring {total} adapters alone on {len(work.split.fit)} rows", total)
+
+    def on_scored(name: str, loss: float, done: int) -> None:
+        work.on_progress(CandidateScored(name, loss, done, total))
+
+    alone = score_alone(base, pool, fit_scorer(work, base), on_scored=on_scored)
+    screened = work.request.selection == "screened" and work.request.hand_weights is None
+    candidates = keep_best(pool, alone, work.request.n_candidates if screened else total)
+    best = candidates[0]
+    work.on_progress(ReferenceScored("best_single", alone[best.name]))
+    work.on_progress(LogLine(f"best alone: {best.name}, loss {alone[best.name]:.3f}"))
+    return candidates, alone

@@ -1,0 +1,69 @@
+"""What one composition is asked for and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from composer.base_model import BaseModelCache, BaseModelSource, Dtype
+from composer.examples import Example
+from composer.inspection import AdapterSummary
+from composer.report import Report
+from composer.selection import PoolMember, Selection
+
+
+@dataclass(frozen=True)
+class ComposeRequest:
+    """Everything one composition needs; the defaults are what our measurements say is best.
+
+    `held_out` gives separate rows to judge on; without it `examples` are split, `n_fit` of them to
+    fit (None: by their number). `hand_weights` skips the search: adapter name to weight.
+    """
+
+    base: BaseModelSource
+    pool: tuple[PoolMember, ...]
+    examples: tuple[Example, ...]
+    output_folder: Path
+    prompt_format: Literal["plain", "chat"] = "plain"
+    merge_method: Literal["concat", "factor", "svd"] = "concat"
+    selection: Selection = "screened"
+    n_candidates: int = 8
+    optimizer: str = "greedy+gn"
+    budget: int = 40
+    seed: int = 42
+    n_fit: int | None = None
+    held_out: tuple[Example, ...] | None = None
+    weight_bound: float = 1.5
+    l1_penalty: float = 0.05
+    svd_rank: int | None = None
+    hand_weights: Mapping[str, float] | None = None
+    prompting: bool = False
+    dtype: Dtype = "auto"
+    device: str = "auto"
+    checkpoint: Path | None = None
+    max_new_tokens: int = 64
+    exact_case: bool = False
+    metric: Literal["auto", "exact_match", "rougeL"] = "auto"
+    base_cache: BaseModelCache | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Composition:
+    """The result: a folder with one PEFT adapter, and all that is known about how it came about.
+
+    `names` and `weights` list the candidates of the search, zero weights included.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    weights: tuple[float, ...]
+    merge_method: str
+    optimizer_resolved: str
+    evaluations_spent: int
+    report: Report
+    recipe: dict[str, Any]
+    card: str
+    svd_error: float | None
+    summary: AdapterSummary

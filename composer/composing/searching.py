@@ -1,0 +1,171 @@
+"""The search for the weights of the candidates, or the weights that the user set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from composer.adapter import LoraAdapter
+from composer.base_model import LoadedBase
+from composer.composing.preparing import Work, fit_scorer, load_warm
+from composer.composing.request import ComposeRequest
+from composer.progress import (
+    EvaluationScored,
+    ReferenceScored,
+)
+from composer.scoring import AnswerLogits, FloatArray, Scorer
+from composer.search import Evaluation, SearchSettings, WeightSearch
+from composer.stacking import AdapterStack
+
+# Contenders that are scored once more in float32, since bfloat16 is noisy.
+CONTENDERS = 4
+# Above this size a second copy of the base in float32 is not worth its memory.
+CONFIRM_BYTES = 2 * 1024**3
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the search ended with."""
+
+    weights: tuple[float, ...]
+    fit_loss: float
+    optimizer_resolved: str
+    n_evaluations: int
+
+
+def find_weights(
+    work: Work, base: LoadedBase, candidates: list[LoraAdapter], alone: Mapping[str, float]
+) -> Found:
+    """Search from the best single adapter, or take the weights set by hand."""
+    request = work.request
+    space: Literal["factor", "delta"] = "factor" if request.merge_method == "factor" else "delta"
+    with AdapterStack(base, candidates, space=space) as stack:
+        objective = _FitRows(stack, fit_scorer(work, base))
+        if request.hand_weights is not None:
+            return _take_hand_weights(work, objective, candidates)
+        settings = SearchSettings(
+            optimizer=request.optimizer,
+            budget=request.budget,
+            seed=request.seed,
+            weight_bound=request.weight_bound,
+            l1_penalty=request.l1_penalty,
+            start=_start(request, len(candidates)),
+        )
+        search = WeightSearch(
+            objective,
+            len(candidates),
+            settings,
+            checkpoint=request.checkpoint,
+            fingerprint=_fingerprint(work, base, candidates),
+            should_stop=work.should_stop,
+        )
+        work.phase(
+            "searching",
+            f"searching {len(candidates)} weights with {request.optimizer}, "
+            f"{request.budget} evaluations",
+            request.budget,
+        )
+        _tell_references(work, objective, len(candidates))
+        _run(work, search)
+    best = _confirm(work, base, candidates, search)
+    return Found(best.weights, best.fit_loss, search.optimizer_resolved, len(search.history))
+
+
+class _FitRows:
+    """The search's objective: the mean loss of the fit rows under stacked candidates."""
+
+    def __init__(self, stack: AdapterStack, scorer: Scorer) -> None:
+        self._stack = stack
+        self._scorer = scorer
+
+    def losses(self, weights: FloatArray) -> FloatArray:
+        return np.asarray(self._scorer.losses(self._stack, weights).mean(axis=1))
+
+    def answer_logits(self, weights: FloatArray) -> AnswerLogits:
+        return self._scorer.answer_logits(self._stack, weights)
+
+
+def _start(request: ComposeRequest, n_candidates: int) -> tuple[float, ...] | None:
+    """Start at the best single adapter where candidates were ranked, else at zero as LoraHub."""
+    if request.selection != "screened":
+        return None
+    return (1.0, *[0.0] * (n_candidates - 1))  # the best alone comes first
+
+
+def _tell_references(work: Work, objective: _FitRows, n_candidates: int) -> None:
+    weights = np.array([np.zeros(n_candidates), np.full(n_candidates, 1 / n_candidates)])
+    base_loss, uniform_loss = objective.losses(weights)
+    work.on_progress(ReferenceScored("base", float(base_loss)))
+    work.on_progress(ReferenceScored("uniform", float(uniform_loss)))
+
+
+def _run(work: Work, search: WeightSearch) -> None:
+    best = np.inf
+    for evaluation in search.evaluations():
+        is_best = evaluation.loss < best
+        best = min(best, evaluation.loss)
+        work.on_progress(
+            EvaluationScored(
+                number=evaluation.number,
+                budget=work.request.budget,
+                weights=evaluation.weights,
+                loss=evaluation.loss,
+                fit_loss=evaluation.fit_loss,
+                is_best=is_best,
+            )
+        )
+
+
+def _take_hand_weights(work: Work, objective: _FitRows, candidates: list[LoraAdapter]) -> Found:
+    """Score the user's own weights once, beside the base."""
+    hand = work.request.hand_weights or {}
+    weights = np.array([[0.0] * len(candidates), [hand[item.name] for item in candidates]])
+    work.phase("searching", "scoring the weights set by hand", 1)
+    _tell_references(work, objective, len(candidates))
+    losses = objective.losses(weights)
+    for number, (vector, loss) in enumerate(zip(weights, losses, strict=True)):
+        work.on_progress(
+            EvaluationScored(
+                number, 1, tuple(map(float, vector)), float(loss), float(loss), is_best=number == 1
+            )
+        )
+    return Found(tuple(map(float, weights[1])), float(losses[1]), "by hand", len(losses))
+
+
+def _confirm(
+    work: Work, base: LoadedBase, candidates: list[LoraAdapter], search: WeightSearch
+) -> Evaluation:
+    """Score the last contenders once more in float32: bfloat16 moves with the batch's layout."""
+    if base.dtype.itemsize >= 4 or base.n_bytes > CONFIRM_BYTES:  # noqa: PLR2004 - float32
+        return search.best
+    ranked = sorted(search.history, key=lambda item: (item.loss, item.number))
+    contenders = ranked[:CONTENDERS]
+    exact = load_warm(work, "float32")
+    weights = np.array([item.weights for item in contenders])
+    space: Literal["factor", "delta"] = (
+        "factor" if work.request.merge_method == "factor" else "delta"
+    )
+    with AdapterStack(exact, candidates, space=space) as stack:
+        fit = _FitRows(stack, fit_scorer(work, exact)).losses(weights)
+    penalty = np.array([item.loss - item.fit_loss for item in contenders])
+    best = int(np.argmin(np.where(np.isfinite(fit), fit + penalty, np.inf)))
+    return replace(contenders[best], fit_loss=float(fit[best]))
+
+
+def _fingerprint(work: Work, base: LoadedBase, candidates: Sequence[LoraAdapter]) -> str:
+    """Name what the losses depend on: a checkpoint of anything else is not resumed."""
+    request = work.request
+    revisions = {member.name: member.revision for member in request.pool}
+    parts = [
+        request.base,
+        base.dtype,
+        request.merge_method,
+        request.prompt_format,
+        [(item.name, revisions[item.name]) for item in candidates],
+        work.split.fit,
+    ]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
