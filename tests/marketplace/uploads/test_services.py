@@ -225,6 +225,28 @@ def test_a_published_draft_keeps_its_card(upload: Upload, fill: Fill):
         receive_file(upload, "README.md", [b"x"], Announced())
 
 
+@pytest.mark.parametrize(
+    ("card", "name", "summary"),
+    [
+        (
+            "# Spells *well* -- v2.\n\nPuts letters in a row.\n",
+            "Spells-well-v2",
+            "Puts letters in a row.",
+        ),
+        ("# x\n\n<img src=x>\n", "x", ""),
+        ("no heading\n", "", "no heading"),
+        ("# …\n", "", ""),
+        ("", "", ""),
+    ],
+)
+def test_name_and_summary_are_suggested_by_the_readme(owner, base, fill: Fill, card, name, summary):
+    upload = create_upload(owner)
+
+    validate_upload(fill(upload, tiny_adapter_files(seed=1, readme=card)))
+
+    assert (upload.name, upload.summary) == (name, summary)
+
+
 # ---- receiving -----------------------------------------------------------------------------------
 
 
