@@ -8,6 +8,7 @@ and hands the bodies of `STREAMED` addresses unread to the view, which takes the
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
@@ -55,6 +56,7 @@ class BodyReader:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
+        self._context = contextvars.copy_context()
         self._began: float | None = None
         self._broken: BodyError | None = None
         self.size = 0
@@ -69,7 +71,7 @@ class BodyReader:
         """
         self._began = self._began or time.monotonic()
         try:
-            message = await asyncio.wait_for(self._receive(), IDLE_SECONDS)
+            message = await asyncio.wait_for(self._take(), IDLE_SECONDS)
         except TimeoutError:
             raise ClientTooSlow from None
         if message["type"] != "http.request":
@@ -98,6 +100,18 @@ class BodyReader:
             raise self._broken
         return bytes(found)
 
+    def _take(self) -> asyncio.Task[Message]:
+        """Ask the server in the context of the request's beginning.
+
+        A view asks from a thread, by `async_to_sync`. Were that context used, the server would keep
+        it with the socket it begins to listen to again, and the next request on the connection
+        would run in it and look for a thread that is gone.
+        """
+        return asyncio.get_running_loop().create_task(self._ask(), context=self._context)
+
+    async def _ask(self) -> Message:
+        return await self._receive()
+
 
 def read_chunks(request: HttpRequest) -> Iterator[bytes]:
     """Yield the body piece by piece; from the network where `guard_bodies` left it there.
@@ -121,7 +135,8 @@ def guard_bodies(application: Application, error_page: ErrorPage) -> Application
             return
         reader = BodyReader(receive)
         if scope["method"] == "PUT" and STREAMED.match(scope["path"]):
-            await application({**scope, _READER: reader}, _empty_body(), send)
+            answer = _closing(send, reader, scope)
+            await application({**scope, _READER: reader}, _empty_body(), answer)
             return
         limit = _limit_of(scope)
         if _read_length(scope) > limit:
@@ -176,6 +191,22 @@ def _empty_body() -> Receive:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     return receive
+
+
+def _closing(send: Send, reader: BodyReader, scope: MutableMapping[str, Any]) -> Send:
+    """Close the connection after an answer to a body that is not worth waiting for.
+
+    A body of a sensible length is read to its end and thrown away: a browser that is still sending
+    takes a closed connection for a broken one, and its user would not see the reason.
+    """
+
+    async def answer(message: Message) -> None:
+        sensible = 0 < _read_length(scope) <= settings.MAX_UPLOAD_BYTES
+        if message["type"] == "http.response.start" and not (reader.is_done or sensible):
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
+
+    return answer
 
 
 def _limit_of(scope: MutableMapping[str, Any]) -> int:

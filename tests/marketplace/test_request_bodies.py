@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import timedelta
@@ -222,6 +223,24 @@ def test_a_view_learns_that_the_client_stopped(ends, error, monkeypatch):
     assert asyncio.run(read_twice()) == b"ab"
 
 
+def test_the_server_is_asked_in_the_context_of_the_request():
+    """What a server registers while it is asked must not keep the context of a view's thread."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("where", default="request")
+    seen: list[str] = []
+
+    async def receive() -> Message:
+        seen.append(variable.get())
+        return {"type": "http.request", "body": b"x", "more_body": False}
+
+    async def ask_as_a_view_does() -> None:
+        reader = BodyReader(receive)
+        variable.set("view")
+        assert await reader.read_some() == b"x"
+
+    asyncio.run(ask_as_a_view_does())
+    assert seen == ["request"]
+
+
 def test_without_the_guard_the_request_itself_is_read():
     request = RequestFactory().put(FILE, b"abc", "application/octet-stream")
 
@@ -256,9 +275,19 @@ def test_a_file_too_large_is_cut_while_it_streams(upload, headers):
     path = f"/api/v1/uploads/{upload.pk}/files/a.txt"
 
     assert client.ask(application, "PUT", path, **headers) == 413
+    assert (b"connection", b"close") in client.sent[0]["headers"]
     # The limit of small files is 512 KiB; the rest of 10 MB is never asked for.
     assert client.taken < 100
     assert not UploadedFile.objects.exists()
+
+
+def test_a_browser_that_sends_too_much_can_read_the_reason(upload, headers):
+    client = Client(*[b"x" * 10_000] * 100)
+    path = f"/api/v1/uploads/{upload.pk}/files/a.txt"
+
+    assert client.ask(application, "PUT", path, content_length="1000000", **headers) == 413
+    assert (b"connection", b"close") not in client.sent[0]["headers"]
+    assert b"at most 524,288 are allowed" in client.body
 
 
 def test_nobody_streams_without_signing_in(upload):

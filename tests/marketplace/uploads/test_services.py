@@ -139,6 +139,22 @@ def test_bytes_that_changed_after_the_check_are_not_published(upload: Upload, fi
     assert not Revision.objects.exists()
 
 
+def test_a_full_storage_keeps_the_draft(upload: Upload, fill: Fill, monkeypatch):
+    def no_room(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    validate_upload(fill(upload))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", no_room)
+        with pytest.raises(NoRoom, match="make room"):
+            publish_upload(upload)
+
+    upload.refresh_from_db()
+    assert upload.state == Upload.State.READY
+    assert not Revision.objects.exists()
+    assert publish_upload(upload).label == "v1"
+
+
 def test_a_new_file_makes_the_check_void(upload: Upload, fill: Fill):
     validate_upload(fill(upload))
 

@@ -232,6 +232,19 @@ def test_a_draft_of_a_deleted_adapter_leads_to_the_start(
     assert signed_in.get(f"/upload/{upload.pk}")["Location"] == NEW
 
 
+def test_the_admin_only_looks_at_drafts(client: Client, owner, upload: Upload):
+    owner.is_staff = owner.is_superuser = True
+    owner.save()
+    client.force_login(owner)
+
+    page = client.get("/admin/uploads/upload/")
+
+    assert page.status_code == 200
+    assert str(upload.pk) in page.content.decode()
+    assert client.get("/admin/uploads/upload/add/").status_code == 403
+    assert client.get(f"/admin/uploads/upload/{upload.pk}/change/").status_code == 200
+
+
 def test_hostile_texts_are_shown_as_texts(signed_in: Client, upload: Upload, fill: Fill):
     evil = "<script>alert(1)</script>"
     fill(upload, change_config(tiny_adapter_files(seed=1), base_model_name_or_path=evil))
