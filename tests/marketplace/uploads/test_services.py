@@ -416,6 +416,23 @@ def test_one_file_has_one_writer(upload: Upload):
     assert (quarantine.folder_of(upload.pk) / "a.txt").read_bytes() == b"first"
 
 
+@pytest.mark.parametrize("size", [5, 9])
+def test_a_draft_discarded_while_a_file_comes_in_leaves_nothing(upload: Upload, size: int):
+    draft = upload.pk
+
+    def chunks() -> Iterator[bytes]:
+        yield b"fi"
+        discard_upload(Upload.objects.get(pk=draft))
+        yield b"rst"
+
+    with pytest.raises(Conflict, match="was discarded"):
+        receive_file(upload, "a.txt", chunks(), Announced(size=size))
+
+    assert not quarantine.folder_of(draft).exists()
+    with pytest.raises(Conflict, match="was discarded"):
+        receive_file(upload, "a.txt", [b"x"], Announced())
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_told_and_nothing_stays(upload: Upload, code: int):
     def chunks() -> Iterator[bytes]:
