@@ -13,7 +13,13 @@ from typing import Any
 import redis
 from django.conf import settings
 from django.core.cache import cache
-from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.db import (
+    DatabaseError,
+    InterfaceError,
+    OperationalError,
+    close_old_connections,
+    connection,
+)
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
@@ -268,4 +274,10 @@ def error_page(request: HttpRequest, status: int, *, detail: str = "") -> HttpRe
         # These must work without session, user and database: no context processors.
         theme = site_context(request)
         return HttpResponse(render_to_string(f"{status}.html", {**theme, **context}), status=status)
-    return render(request, f"{status}.html", context, status=status)
+    try:
+        return render(request, f"{status}.html", context, status=status)
+    finally:
+        # Under ASGI Django renders error pages in a thread of its own, where nothing else gives
+        # back the connection that looking up the visitor took: the pool would run dry.
+        if not connection.in_atomic_block:
+            close_old_connections()

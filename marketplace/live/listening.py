@@ -1,7 +1,7 @@
 """One listening connection to PostgreSQL for each process, shared by all its open streams.
 
 It is opened when the first stream begins and closed when the last one ends. While it is away (the
-database restarts) streams fall back to looking every few seconds, so nothing is lost, only later.
+database restarts) it says so, and streams look for themselves every few seconds: nothing is lost.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import weakref
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import Any
@@ -29,6 +30,7 @@ class Listener:
     def __init__(self) -> None:
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._task: asyncio.Task[None] | None = None
+        self.is_connected = False
 
     @contextlib.asynccontextmanager
     async def wake_ups(self, channel: str) -> AsyncIterator[asyncio.Event]:
@@ -59,10 +61,14 @@ class Listener:
         connection = await psycopg.AsyncConnection.connect(**_arguments(), autocommit=True)
         async with connection:
             await connection.execute(f"LISTEN {POSTGRES_CHANNEL}")
+            self.is_connected = True
             self._wake_all()  # what was said while nobody listened
-            async for notification in connection.notifies():
-                for wake_up in self._waiting.get(notification.payload, ()):
-                    wake_up.set()
+            try:
+                async for notification in connection.notifies():
+                    for wake_up in self._waiting.get(notification.payload, ()):
+                        wake_up.set()
+            finally:
+                self.is_connected = False
 
     def _wake_all(self) -> None:
         for wake_ups in self._waiting.values():
@@ -70,17 +76,20 @@ class Listener:
                 wake_up.set()
 
 
-_listeners: dict[int, Listener] = {}
+# Weak: a loop that is gone takes its listener along.
+_listeners: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Listener] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def listener_of_this_loop() -> Listener:
     """Return the listener of the running event loop; a server process has one loop."""
-    return _listeners.setdefault(id(asyncio.get_running_loop()), Listener())
+    return _listeners.setdefault(asyncio.get_running_loop(), Listener())
 
 
 def _arguments() -> dict[str, Any]:
     """Return psycopg's arguments for settings.LISTEN_DATABASE."""
-    database = settings.DATABASES["default"] | settings.LISTEN_DATABASE
+    database = settings.LISTEN_DATABASE
     names = {
         "dbname": "NAME",
         "user": "USER",
@@ -89,4 +98,5 @@ def _arguments() -> dict[str, Any]:
         "port": "PORT",
     }
     found = {name: database.get(key) for name, key in names.items()}
-    return {name: value for name, value in found.items() if value}
+    given = {name: value for name, value in found.items() if value}
+    return {"application_name": "marketplace-live", **database.get("OPTIONS", {}), **given}

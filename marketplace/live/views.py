@@ -8,40 +8,49 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.contrib.auth.models import AnonymousUser
-from django.db import close_old_connections
+from django.db import DatabaseError, InterfaceError, close_old_connections
 from django.http import Http404, HttpRequest, HttpResponseBase, JsonResponse, StreamingHttpResponse
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_GET, require_safe
 
-from marketplace.accounts.models import User
+from marketplace.client_addresses import client_address
 from marketplace.live.channels import may_listen
 from marketplace.live.listening import listener_of_this_loop
 from marketplace.live.models import Event
 
+logger = logging.getLogger(__name__)
+
 STREAM_SECONDS = 300.0
 PING_SECONDS = 15.0
+BLIND_SECONDS = 2.0  # between looks while the listening connection is away
+RETRY_MILLISECONDS = 2000
 BATCH = 200
 MAX_STREAMS_PER_USER = 10
+BIGINT_DIGITS = 18
 
 _open_streams: Counter[str] = Counter()
 
 
-async def stream(request: HttpRequest, channel: str) -> HttpResponseBase:
+@require_GET
+def stream(request: HttpRequest, channel: str) -> HttpResponseBase:
     """Send the channel's events as they happen."""
-    user = await request.auser()
-    if not await sync_to_async(_decide)(user, channel):
+    if not may_listen(request.user, channel):
         raise Http404
-    who = str(user.pk or request.META.get("REMOTE_ADDR", ""))
+    if not hasattr(request, "scope"):
+        error = {"error": "This server sends no streams. Poll the address with /events after it."}
+        return JsonResponse(error, status=503)
+    pk = request.user.pk
+    who = f"user {pk}" if pk else client_address(request)
     if _open_streams[who] >= MAX_STREAMS_PER_USER:
         error = {"error": f"At most {MAX_STREAMS_PER_USER} live pages at once. Close some."}
         return JsonResponse(error, status=429, headers={"Retry-After": "30"})
-    after = _read_last_id(request)
-    response = StreamingHttpResponse(_events(who, channel, after), content_type="text/event-stream")
+    events = Stream(request.user, channel, after=_read_last_id(request)).events(who)
+    response = StreamingHttpResponse(events, content_type="text/event-stream")
     response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"
     return response
@@ -50,7 +59,7 @@ async def stream(request: HttpRequest, channel: str) -> HttpResponseBase:
 @require_safe
 def poll(request: HttpRequest, channel: str) -> JsonResponse:
     """Return the events after `?after=`, at most 200 of them."""
-    if not may_listen(_viewer(request), channel):
+    if not may_listen(request.user, channel):
         raise Http404
     events = read_events(channel, after=_read_last_id(request))
     return JsonResponse({"events": events}, headers={"Cache-Control": "no-store"})
@@ -62,45 +71,74 @@ def read_events(channel: str, *, after: int) -> list[dict[str, Any]]:
     return [{"id": row.pk, "kind": row.kind, "data": row.data} for row in rows]
 
 
-async def _events(who: str, channel: str, after: int) -> AsyncIterator[str]:
-    loop = asyncio.get_running_loop()
-    end = loop.time() + STREAM_SECONDS
-    _open_streams[who] += 1
-    try:
-        async with listener_of_this_loop().wake_ups(channel) as wake_up:
-            yield ": connected\n\n"
+class Stream:
+    """One open stream: who listens to what, and the last event it sent."""
+
+    def __init__(self, user: Any, channel: str, *, after: int) -> None:
+        self.user = user
+        self.channel = channel
+        self.after = after
+
+    async def events(self, who: str) -> AsyncGenerator[str, None]:
+        """Yield the stream's text until it is five minutes old, counted as one of `who`'s."""
+        if _open_streams[who] >= MAX_STREAMS_PER_USER:  # others began since the view looked
+            yield "retry: 30000\n\n"
+            return
+        _open_streams[who] += 1
+        try:
+            yield f"retry: {RETRY_MILLISECONDS}\n\n"
+            async for text in self._until_too_old():
+                yield text
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning("live: a stream ended because the database is away: %s", error)
+        finally:
+            _open_streams[who] -= 1
+            if not _open_streams[who]:
+                del _open_streams[who]
+
+    async def _until_too_old(self) -> AsyncIterator[str]:
+        loop = asyncio.get_running_loop()
+        end, ping = loop.time() + STREAM_SECONDS, loop.time() + PING_SECONDS
+        listener = listener_of_this_loop()
+        async with listener.wake_ups(self.channel) as wake_up:
             while loop.time() < end:
                 wake_up.clear()
-                events = await sync_to_async(_read_and_let_go)(channel, after)
+                events = await sync_to_async(self._read)()
                 for event in events:
-                    after = event["id"]
                     yield _format(event)
-                if len(events) < BATCH and not await _wait(wake_up):
+                if len(events) == BATCH:
+                    continue
+                if loop.time() >= ping:
+                    if not await sync_to_async(self._may_stay)():
+                        return
                     yield ": ping\n\n"
-    finally:
-        _open_streams[who] -= 1
-        if not _open_streams[who]:
-            del _open_streams[who]
+                    ping = loop.time() + PING_SECONDS
+                pause = ping if listener.is_connected else loop.time() + BLIND_SECONDS
+                await _wait(wake_up, min(pause, ping, end) - loop.time())
+
+    def _read(self) -> list[dict[str, Any]]:
+        """Read, then give the connection back: a stream must not hold one while it waits."""
+        try:
+            events = read_events(self.channel, after=self.after)
+        finally:
+            close_old_connections()
+        if events:
+            self.after = events[-1]["id"]
+        return events
+
+    def _may_stay(self) -> bool:
+        """Ask again: what was public may have become private since the stream began."""
+        try:
+            return may_listen(self.user, self.channel)
+        finally:
+            close_old_connections()
 
 
-async def _wait(wake_up: asyncio.Event) -> bool:
+async def _wait(wake_up: asyncio.Event, seconds: float) -> None:
     try:
-        await asyncio.wait_for(wake_up.wait(), PING_SECONDS)
+        await asyncio.wait_for(wake_up.wait(), max(seconds, 0.01))
     except TimeoutError:
-        return False
-    return True
-
-
-def _read_and_let_go(channel: str, after: int) -> list[dict[str, Any]]:
-    """Read, then give the connection back: a stream must not hold one while it waits."""
-    try:
-        return read_events(channel, after=after)
-    finally:
-        close_old_connections()
-
-
-def _decide(user: User | AnonymousUser, channel: str) -> bool:
-    return may_listen(user, channel)
+        return
 
 
 def _format(event: dict[str, Any]) -> str:
@@ -110,9 +148,5 @@ def _format(event: dict[str, Any]) -> str:
 
 def _read_last_id(request: HttpRequest) -> int:
     text = request.headers.get("Last-Event-ID") or request.GET.get("after", "0")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0  # noqa: PLR2004
-
-
-def _viewer(request: HttpRequest) -> User | AnonymousUser:
-    user = request.user
-    return user if isinstance(user, User) else AnonymousUser()
+    is_number = text.isascii() and text.isdigit() and len(text) <= BIGINT_DIGITS
+    return int(text) if is_number else 0

@@ -6,8 +6,10 @@ matter keeps the fields that are not ours.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from marketplace.accounts.names import MAX_NAME_LENGTH
 from marketplace.catalogue.front_matter import (
     FrontMatterError,
     read_readme,
@@ -17,6 +19,11 @@ from marketplace.catalogue.front_matter import (
 from marketplace.uploads.models import Upload
 
 _SAID = ("summary", "licence", "task", "language", "tags")
+_HEADING = re.compile(r"^#[ \t]+(.+)$", re.MULTILINE)
+_NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+_RUNS = re.compile(r"-{2,}|\.{2,}")
+_PLAIN = re.compile(r"[A-Za-z0-9][^<>|`\[\]*_]*\Z")
+MAX_SUMMARY = 200
 _PIPELINES = {"CAUSAL_LM": "text-generation", "SEQ_2_SEQ_LM": "text2text-generation"}
 
 
@@ -33,6 +40,22 @@ def write_readme(upload: Upload, original: str) -> str:
     if original and same and body.strip() == upload.card.strip():
         return original
     return write_front_matter({**fields, **_front_matter(upload)}) + _body(upload)
+
+
+def suggest_name(card: str) -> str:
+    """Make a name of the first heading, or return an empty text."""
+    heading = _HEADING.search(card)
+    words = _NO_NAME.sub("-", heading[1]) if heading else ""
+    return _RUNS.sub("-", words)[:MAX_NAME_LENGTH].strip("-._")
+
+
+def suggest_summary(card: str) -> str:
+    """Return the first paragraph where it is one short line of plain text, or an empty text."""
+    for line in card.splitlines():
+        text = line.strip()
+        if text and not text.startswith("#"):
+            return text if len(text) <= MAX_SUMMARY and _PLAIN.match(text) else ""
+    return ""
 
 
 def _front_matter(upload: Upload) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def validate_folder(folder: Path, *, base_model: BaseModel | None) -> Outcome:
     else:
         _, problems = _inspect(folder, None, settings.VALIDATION_SECONDS)
         problems = (*_explain_base(name, base), *problems)
-    fitting = _fitting_bases(folder, besides=base) if _may_fit_another(problems) else ()
+    fitting = _fitting_bases(folder, besides=base) if _speak_of_base(problems) else ()
     return Outcome(None, base, problems, fitting)
 
 
@@ -99,8 +99,8 @@ def _explain_base(name: str | None, base: BaseModel | None) -> tuple[Problem, ..
     return (Problem(CONFIG, field, told, fix),)
 
 
-def _may_fit_another(problems: tuple[Problem, ...]) -> bool:
-    """Tell whether anything speaks against this base rather than against the files themselves."""
+def _speak_of_base(problems: tuple[Problem, ...]) -> bool:
+    """Tell whether anything speaks against the base rather than against the files themselves."""
     return any(
         problem.field == "base_model_name_or_path"
         or (problem.file == WEIGHTS_NAME and problem.field in {"shape", "tensors"})
@@ -116,9 +116,14 @@ def _fitting_bases(folder: Path, *, besides: BaseModel | None) -> tuple[str, ...
         others = others.exclude(pk=besides.pk)
     for base in list(others[:MAX_SUGGESTIONS]):
         seconds = deadline - time.monotonic()
-        if seconds > 0 and _inspect(folder, base, seconds)[0] is not None:
+        if seconds > 0 and _has_shapes_of_base(_inspect(folder, base, seconds)[1]):
             fitting.append(base.name)
     return tuple(fitting)
+
+
+def _has_shapes_of_base(problems: tuple[Problem, ...]) -> bool:
+    """Tell whether names and shapes of all tensors agree, whatever else is wrong."""
+    return all(problem.file == CONFIG or problem.field == "values" for problem in problems)
 
 
 def _inspect(

@@ -83,8 +83,11 @@ def _publish(request: HttpRequest, upload: Upload) -> HttpResponse:
 @require_POST
 def save_card(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Keep what is typed so far, asked for by script while the owner types."""
-    services.update_draft_card(get_upload(request, pk), read_typed(request.POST))
-    return HttpResponse("Draft saved")
+    upload = services.update_draft_card(get_upload(request, pk), read_typed(request.POST))
+    taken = Adapter.objects.owned_by(upload.owner).filter(name__iexact=upload.name.strip())
+    told = "is yours already: this becomes its next version" if taken.exists() else "is free"
+    name = f" {upload.owner.username}/{upload.name.strip()} {told}." if upload.name.strip() else ""
+    return HttpResponse(f"Draft saved.{name}", content_type="text/plain")
 
 
 @login_required

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -19,6 +18,7 @@ from marketplace.uploads import quarantine
 from marketplace.uploads.errors import Busy, Conflict
 from marketplace.uploads.models import CHECK_GRACE_SECONDS, Upload
 from marketplace.uploads.quarantine import CARD
+from marketplace.uploads.readme import suggest_name, suggest_summary
 from marketplace.uploads.services.drafts import (
     CARD_FIELDS,
     CHANGEABLE,
@@ -101,10 +101,10 @@ def _read_readme(upload: Upload) -> CardFields | Problem | None:
 
 def _fill_card(upload: Upload, readme: CardFields) -> None:
     """Fill the fields of the card that are still empty."""
-    found: dict[str, Any] = {
-        name: value
-        for name in CARD_FIELDS
-        if (value := getattr(readme, name, None)) and not getattr(upload, name)
+    said = {**vars(readme), "name": suggest_name(readme.card or "")}
+    said["summary"] = readme.summary or suggest_summary(readme.card or "")
+    found = {
+        name: said[name] for name in CARD_FIELDS if said.get(name) and not getattr(upload, name)
     }
     samples = found.pop("samples", None)
     if samples:

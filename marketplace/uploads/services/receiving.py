@@ -15,9 +15,11 @@ from django.db import transaction
 from marketplace.accounts.models import User
 from marketplace.catalogue.services import read_used_bytes
 from marketplace.uploads import quarantine
-from marketplace.uploads.errors import NoRoom, TooLarge, UploadError, WrongHash
+from marketplace.uploads.errors import Conflict, NoRoom, TooLarge, UploadError, WrongHash
 from marketplace.uploads.models import Upload, UploadedFile
 from marketplace.uploads.services.drafts import give_back_connection, reopen
+
+DISCARDED = "The draft was discarded while the file came in."
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def _reserve(upload: Upload, name: str, announced: Announced) -> UploadedFile:
         raise TooLarge(_above_limit(name, announced.size, limit), field="files")
     with transaction.atomic():
         User.objects.select_for_update(no_key=True).get(pk=upload.owner_id)
-        Upload.objects.select_for_update().get(pk=upload.pk)
+        if not Upload.objects.select_for_update().filter(pk=upload.pk).exists():
+            raise Conflict(DISCARDED)
         others = upload.files.exclude(path=name)
         if others.count() >= settings.MAX_FILES_PER_REVISION:
             raise UploadError(
@@ -138,11 +141,22 @@ def _take(upload: Upload, row: UploadedFile, chunks: Iterable[bytes], announced:
         )
     row.received = hasher.size
     if whole:
-        quarantine.complete(upload.pk, name)
+        try:
+            quarantine.complete(upload.pk, name)
+        except FileNotFoundError:
+            raise Conflict(DISCARDED) from None
         row.reserved, row.sha256, row.complete = hasher.size, hasher.sha256, True
-    row.save()
+    _keep(row)
 
 
 def _note_part(row: UploadedFile) -> None:
     row.received = row.reserved = quarantine.size_of_part(row.upload_id, row.path)
-    row.save()
+    _keep(row)
+
+
+def _keep(row: UploadedFile) -> None:
+    """Update the row where there is one: nothing holds the draft while its bytes come in."""
+    fields = {name: getattr(row, name) for name in ("received", "reserved", "sha256", "complete")}
+    if not UploadedFile.objects.filter(pk=row.pk).update(**fields):
+        quarantine.remove_all(row.upload_id)
+        raise Conflict(DISCARDED)

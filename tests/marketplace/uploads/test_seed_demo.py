@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -133,5 +134,5 @@ def test_the_folder_holds_what_its_list_says():
         assert all(set(row) == {"input", "output"} for row in rows)
 
 
-def _examples():
+def _examples() -> list[Path]:
     return sorted((seed_demo.DEMO / "examples").iterdir())

@@ -139,6 +139,22 @@ def test_bytes_that_changed_after_the_check_are_not_published(upload: Upload, fi
     assert not Revision.objects.exists()
 
 
+def test_a_full_storage_keeps_the_draft(upload: Upload, fill: Fill, monkeypatch):
+    def no_room(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    validate_upload(fill(upload))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", no_room)
+        with pytest.raises(NoRoom, match="make room"):
+            publish_upload(upload)
+
+    upload.refresh_from_db()
+    assert upload.state == Upload.State.READY
+    assert not Revision.objects.exists()
+    assert publish_upload(upload).label == "v1"
+
+
 def test_a_new_file_makes_the_check_void(upload: Upload, fill: Fill):
     validate_upload(fill(upload))
 
@@ -223,6 +239,28 @@ def test_a_published_draft_keeps_its_card(upload: Upload, fill: Fill):
         update_draft_card(upload, {"name": "other"})
     with pytest.raises(Conflict):
         receive_file(upload, "README.md", [b"x"], Announced())
+
+
+@pytest.mark.parametrize(
+    ("card", "name", "summary"),
+    [
+        (
+            "# Spells *well* -- v2.\n\nPuts letters in a row.\n",
+            "Spells-well-v2",
+            "Puts letters in a row.",
+        ),
+        ("# x\n\n<img src=x>\n", "x", ""),
+        ("no heading\n", "", "no heading"),
+        ("# …\n", "", ""),
+        ("", "", ""),
+    ],
+)
+def test_name_and_summary_are_suggested_by_the_readme(owner, base, fill: Fill, card, name, summary):
+    upload = create_upload(owner)
+
+    validate_upload(fill(upload, tiny_adapter_files(seed=1, readme=card)))
+
+    assert (upload.name, upload.summary) == (name, summary)
 
 
 # ---- receiving -----------------------------------------------------------------------------------
@@ -376,6 +414,23 @@ def test_one_file_has_one_writer(upload: Upload):
     receive_file(upload, "a.txt", chunks(), Announced(size=5))
 
     assert (quarantine.folder_of(upload.pk) / "a.txt").read_bytes() == b"first"
+
+
+@pytest.mark.parametrize("size", [5, 9])
+def test_a_draft_discarded_while_a_file_comes_in_leaves_nothing(upload: Upload, size: int):
+    draft = upload.pk
+
+    def chunks() -> Iterator[bytes]:
+        yield b"fi"
+        discard_upload(Upload.objects.get(pk=draft))
+        yield b"rst"
+
+    with pytest.raises(Conflict, match="was discarded"):
+        receive_file(upload, "a.txt", chunks(), Announced(size=size))
+
+    assert not quarantine.folder_of(draft).exists()
+    with pytest.raises(Conflict, match="was discarded"):
+        receive_file(upload, "a.txt", [b"x"], Announced())
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

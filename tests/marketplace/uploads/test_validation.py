@@ -86,6 +86,23 @@ def test_the_wrong_base_is_refused_and_the_right_one_named(upload: Upload, fill:
     assert publish_upload(upload).base_model is not None
 
 
+def test_the_right_base_is_named_whatever_else_is_wrong(upload: Upload, fill: Fill):
+    make_base_model("wide/base", module_table={path: [64, 64] for path in MODULE_TABLE})
+    named = {"base_model_name_or_path": "wide/base", "r": 16, "use_dora": True}
+
+    validate_upload(fill(upload, change_config(tiny_adapter_files(seed=1), **named)))
+
+    assert upload.fitting_bases == ["tiny/base"]
+
+
+def test_no_base_is_named_for_weights_that_cannot_be_read(upload: Upload, fill: Fill):
+    files = change_config(tiny_adapter_files(seed=1), base_model_name_or_path="acme/secret")
+
+    validate_upload(fill(upload, files | {WEIGHTS: b"nonsense"}))
+
+    assert upload.fitting_bases == []
+
+
 def test_an_unknown_base_is_named_with_those_that_are_known(upload: Upload, fill: Fill):
     fill(upload, change_config(tiny_adapter_files(seed=1), base_model_name_or_path="acme/secret"))
 

@@ -12,7 +12,7 @@ from marketplace.catalogue.models import Adapter
 from marketplace.uploads.models import Upload
 from marketplace.uploads.services import Announced, create_upload, receive_file, validate_upload
 from marketplace.uploads.services import drafts as drafts_module
-from tests.factories import make_base_model, tiny_adapter_files
+from tests.factories import make_adapter, make_base_model, tiny_adapter_files
 from tests.marketplace.uploads.conftest import Fill, change_config
 
 NEW = "/upload"
@@ -139,12 +139,22 @@ def test_publishing_waits_for_the_check(signed_in: Client, upload: Upload, fill:
 def test_the_card_is_saved_while_it_is_typed(signed_in: Client, upload: Upload):
     saved = signed_in.post(f"/upload/{upload.pk}/card", {"summary": "Half a sen", "tags": "a, B c"})
 
-    assert saved.content == b"Draft saved"
+    assert saved.content == b"Draft saved. ann/first is free."
     upload.refresh_from_db()
     assert (upload.summary, upload.tags) == ("Half a sen", ["a", "B c"])
     signed_in.post(f"/upload/{upload.pk}", card(summary="Whole", save="1", visibility="secret"))
     upload.refresh_from_db()
     assert (upload.summary, upload.visibility) == ("Whole", "public")
+
+
+def test_a_name_in_use_is_told_while_it_is_typed(signed_in: Client, owner, upload: Upload):
+    make_adapter(owner, "speller")
+
+    saved = signed_in.post(f"/upload/{upload.pk}/card", {"name": "Speller"})
+    nameless = signed_in.post(f"/upload/{upload.pk}/card", {"name": " "})
+
+    assert b"ann/Speller is yours already: this becomes its next version." in saved.content
+    assert nameless.content == b"Draft saved."
 
 
 def test_a_front_matter_pasted_into_the_card_fills_the_fields(
@@ -220,6 +230,19 @@ def test_a_draft_of_a_deleted_adapter_leads_to_the_start(
     signed_in.post(f"/ann/{adapter.name}/delete", {"name": adapter.full_name})
 
     assert signed_in.get(f"/upload/{upload.pk}")["Location"] == NEW
+
+
+def test_the_admin_only_looks_at_drafts(client: Client, owner, upload: Upload):
+    owner.is_staff = owner.is_superuser = True
+    owner.save()
+    client.force_login(owner)
+
+    page = client.get("/admin/uploads/upload/")
+
+    assert page.status_code == 200
+    assert str(upload.pk) in page.content.decode()
+    assert client.get("/admin/uploads/upload/add/").status_code == 403
+    assert client.get(f"/admin/uploads/upload/{upload.pk}/change/").status_code == 200
 
 
 def test_hostile_texts_are_shown_as_texts(signed_in: Client, upload: Upload, fill: Fill):
