@@ -259,9 +259,12 @@ def _choose_top(losses: Sequence[float], references: References) -> float:
     return _round_up(need)
 
 
+TINY = 1e-9  # below it a loss is drawn as zero
+
+
 def _round_up(value: float) -> float:
     """Round up to 1, 2, 4, 6 or 8 times a power of ten, so that quarters stay short numbers."""
-    if value <= 0:
+    if value < TINY:
         return 1.0
     power: float = 10.0 ** math.floor(math.log10(value))
     return next(step * power for step in (1, 2, 4, 6, 8, 10) if step * power >= value - 1e-12)

@@ -211,7 +211,7 @@ def _read_announced(request: Request) -> Announced:
         return Announced(size=size, offset=int(match[1]), sha256=_read_hash(request))
     offset = _read_number(request, "offset") or 0
     size = _read_number(request, "size")
-    length = request.META.get("CONTENT_LENGTH") or ""
+    length = request.headers.get("content-length") or ""
     if size is None and length.isdigit() and "Transfer-Encoding" not in request.headers:
         size = offset + int(length)
     return Announced(size=size, offset=offset, sha256=_read_hash(request))
