@@ -67,7 +67,7 @@ def run(job_id: UUID, *, worker: str = "") -> None:
     except LeaseLost:
         logger.warning("job %s: the lease was lost, the work is dropped", job_id)
     except Stopped:
-        _stop(hold)
+        hold.end(CompositionJob.State.CANCELLED)
     except (WorkerShutdown, WorkerTerminate, SystemExit):
         # The worker is told to go: the job goes back with its checkpoint, and no attempt is lost.
         hold.give_back()
@@ -87,7 +87,12 @@ def _do(job: CompositionJob, hold: Hold, folder: Path) -> None:
     recorder.log(f"claimed by {job.worker or 'a worker'}")
     folder.mkdir(parents=True, exist_ok=True)
     request = _make_request(job, folder)
-    composition = compose(request, recorder, lambda: hold.cancel_requested or hold.is_lost)
+    try:
+        composition = compose(request, recorder, lambda: hold.cancel_requested or hold.is_lost)
+    except Stopped:
+        if hold.is_lost:  # the heart noticed before a write did
+            raise LeaseLost from None
+        raise
     recorder.flush()
     _finish(job, hold, composition)
 
@@ -198,12 +203,6 @@ def _finish(job: CompositionJob, hold: Hold, composition: Composition) -> None:
             evaluations_spent=composition.evaluations_spent,
             phase="",
         )
-
-
-def _stop(hold: Hold) -> None:
-    if hold.is_lost:
-        return
-    hold.end(CompositionJob.State.CANCELLED)
 
 
 def _fail(hold: Hold, failure: _Failure) -> None:
