@@ -28,6 +28,7 @@ from marketplace.embedded.processes import ChildProcess, ProcessSpec
 
 PROJECT = Path(__file__).resolve().parent.parent
 PASSWORD = "a long pass phrase"
+RETRIES = 2
 
 
 class Stack:
@@ -152,20 +153,33 @@ class Stack:
         return self.manage("shell", "-v", "0", "-c", code).strip().splitlines()[-1]
 
     def api(self, method: str, path: str, token: str, body: Any = None) -> Any:
-        """Call the JSON API and return the decoded answer; raise AssertionError on 4xx and 5xx."""
+        """Call the JSON API and return the decoded answer; raise AssertionError on 4xx and 5xx.
+
+        A 503 with Retry-After is tried again, as a client should; the idempotency key makes that
+        safe. The site's log goes to stderr then, so that the reason is not lost.
+        """
         request = urllib.request.Request(
             f"{self.url}/api/v1/{path}",
             data=None if body is None else json.dumps(body).encode(),
             method=method,
-            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+            headers={
+                "Authorization": f"Bearer {token}",
+                "Content-Type": "application/json",
+                "Idempotency-Key": secrets.token_hex(16),
+            },
         )
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return json.load(answer) if answer.status != 204 else None
-        except urllib.error.HTTPError as error:
-            raise AssertionError(
-                f"{method} {path}: {error.code} {error.read().decode()[:2000]}"
-            ) from None
+        for attempt in range(RETRIES + 1):
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return json.load(answer) if answer.status != 204 else None
+            except urllib.error.HTTPError as error:
+                text = f"{method} {path}: {error.code} {error.read().decode()[:2000]}"
+                log = self.web.new_log_text()[-6000:] if self.web and error.code >= 500 else ""
+                if error.code != 503 or attempt == RETRIES:
+                    raise AssertionError(f"{text}\n{log}") from None
+                sys.stderr.write(f"{text}\n{log}\n")
+                time.sleep(min(5, int(error.headers.get("Retry-After", "1"))))
+        raise AssertionError("the loop returns or raises")
 
     # ---- inside -----------------------------------------------------------------------------
 
