@@ -9,7 +9,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from marketplace.accounts.models import User
 from marketplace.accounts.permissions import SignedIn
 from marketplace.accounts.serializers import (
     ErrorSerializer,
@@ -19,6 +18,7 @@ from marketplace.accounts.serializers import (
     UserSerializer,
 )
 from marketplace.accounts.services import issue_token
+from marketplace.accounts.visitors import signed_in
 
 UNAUTHORISED = {401: ErrorSerializer, 403: ErrorSerializer}
 
@@ -31,7 +31,7 @@ class Me(APIView):
     @extend_schema(responses={200: UserSerializer, **UNAUTHORISED})
     def get(self, request: Request) -> Response:
         """Return the user."""
-        return Response(UserSerializer(_user(request)).data)
+        return Response(UserSerializer(signed_in(request)).data)
 
 
 class Tokens(APIView):
@@ -42,7 +42,7 @@ class Tokens(APIView):
     @extend_schema(responses={200: TokenSerializer(many=True), **UNAUTHORISED})
     def get(self, request: Request) -> Response:
         """List them, without their secrets."""
-        return Response(TokenSerializer(_user(request).api_tokens.all(), many=True).data)
+        return Response(TokenSerializer(signed_in(request).api_tokens.all(), many=True).data)
 
     @extend_schema(
         request=NewTokenSerializer,
@@ -50,7 +50,7 @@ class Tokens(APIView):
     )
     def post(self, request: Request) -> Response:
         """Make one; its text is in this answer only."""
-        user = _user(request)
+        user = signed_in(request)
         asked = NewTokenSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         token, text = issue_token(user, **asked.validated_data)
@@ -66,10 +66,5 @@ class OneToken(APIView):
     @extend_schema(responses={204: None, 404: ErrorSerializer, **UNAUTHORISED})
     def delete(self, request: Request, pk: int) -> Response:
         """Revoke it; it stops working at once."""
-        get_object_or_404(_user(request).api_tokens, pk=pk).delete()
+        get_object_or_404(signed_in(request).api_tokens, pk=pk).delete()
         return Response(status=status.HTTP_204_NO_CONTENT)
-
-
-def _user(request: Request) -> User:
-    assert isinstance(request.user, User)  # noqa: S101 (SignedIn saw to it)
-    return request.user

@@ -23,7 +23,6 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from marketplace.accounts.forms import ResetForm, SettingsForm, SignInForm, SignUpForm, TokenForm
 from marketplace.accounts.forms import add_problems as show_problems
 from marketplace.accounts.limits import DAY, HOUR, Limit
-from marketplace.accounts.models import User
 from marketplace.accounts.services import (
     MAX_TOKENS,
     AccountError,
@@ -33,6 +32,7 @@ from marketplace.accounts.services import (
     request_reset,
     revoke_all_tokens,
 )
+from marketplace.accounts.visitors import signed_in
 from marketplace.client_addresses import client_address
 
 RESETS_PER_ADDRESS = 4  # times RESETS_PER_DAY: several people may share one internet address
@@ -123,7 +123,7 @@ class ChangePassword(AnswersInvalid, auth_views.PasswordChangeView):
     def form_valid(self, form: Any) -> HttpResponse:
         """Change it, and revoke the tokens: whoever knew the old password may have made some."""
         response = super().form_valid(form)
-        revoked = revoke_all_tokens(_user(self.request))
+        revoked = revoke_all_tokens(signed_in(self.request))
         tokens = f" Your API tokens ({revoked}) were revoked." if revoked else ""
         messages.success(self.request, f"The password is changed.{tokens}")
         return response
@@ -181,7 +181,7 @@ reset_confirm = ResetConfirm.as_view()
 @get_or_post
 def settings(request: HttpRequest) -> HttpResponse:
     """Change what others see of the user, and the e-mail address."""
-    user = _user(request)
+    user = signed_in(request)
     form = SettingsForm(request.POST or None, instance=user)
     if request.method == "POST" and form.is_valid():
         form.save()
@@ -197,7 +197,7 @@ def settings(request: HttpRequest) -> HttpResponse:
 @get_or_post
 def tokens(request: HttpRequest) -> HttpResponse:
     """List the user's tokens and make new ones; a new one's text is shown on this answer only."""
-    user = _user(request)
+    user = signed_in(request)
     form = TokenForm(request.POST or None)
     issued = ""
     if request.method == "POST" and form.is_valid():
@@ -220,15 +220,10 @@ def tokens(request: HttpRequest) -> HttpResponse:
 @require_POST
 def revoke_token(request: HttpRequest, pk: int) -> HttpResponse:
     """End a token of the user's at once."""
-    token = get_object_or_404(_user(request).api_tokens, pk=pk)
+    token = get_object_or_404(signed_in(request).api_tokens, pk=pk)
     token.delete()
     messages.success(request, f"The token “{token.name}” is revoked.")
     return redirect("accounts:tokens")
-
-
-def _user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # noqa: S101 (login_required saw to it)
-    return request.user
 
 
 def _too_many(request: HttpRequest, reason: str, seconds: int) -> HttpResponse:

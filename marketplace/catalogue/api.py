@@ -18,8 +18,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from marketplace.accounts.api_errors import Refused
-from marketplace.accounts.models import User
 from marketplace.accounts.serializers import ErrorSerializer
+from marketplace.accounts.visitors import signed_in
 from marketplace.catalogue import services
 from marketplace.catalogue.lineage import list_children, list_parents
 from marketplace.catalogue.models import Adapter, BaseModel, Revision, RevisionFile, Tag
@@ -109,13 +109,13 @@ class AdapterDetail(APIView):
         asked = CardSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         fields = asked.card_fields()
-        _refusing(lambda: services.update_card(adapter, fields, by=_user(request)))
+        _refusing(lambda: services.update_card(adapter, fields, by=signed_in(request)))
         return self.get(request, owner, name)
 
     @extend_schema(responses={204: None, **REFUSED})
     def delete(self, request: Request, owner: str, name: str) -> Response:
         """Delete one's own; the name is never given out again."""
-        services.delete_adapter(_get_own(request, owner, name), by=_user(request))
+        services.delete_adapter(_get_own(request, owner, name), by=signed_in(request))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
@@ -126,13 +126,13 @@ class AdapterLike(APIView):
     def put(self, request: Request, owner: str, name: str) -> Response:
         """Like it."""
         adapter = get_adapter(request, owner, name)
-        return Response({"likes": services.like(adapter, _user(request))})
+        return Response({"likes": services.like(adapter, signed_in(request))})
 
     @extend_schema(request=None, responses={200: LikeSerializer, **REFUSED})
     def delete(self, request: Request, owner: str, name: str) -> Response:
         """Take the like back."""
         adapter = get_adapter(request, owner, name)
-        return Response({"likes": services.unlike(adapter, _user(request))})
+        return Response({"likes": services.unlike(adapter, signed_in(request))})
 
 
 class AdapterLineage(APIView):
@@ -192,14 +192,14 @@ class RevisionYank(APIView):
         asked = YankSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         reason = asked.validated_data["reason"]
-        _refusing(lambda: services.yank_revision(revision, by=_user(request), reason=reason))
+        _refusing(lambda: services.yank_revision(revision, by=signed_in(request), reason=reason))
         return Response(RevisionSerializer(revision).data)
 
     @extend_schema(request=None, responses={200: RevisionSerializer, **REFUSED})
     def delete(self, request: Request, owner: str, name: str, label: str) -> Response:
         """Put it back."""
         revision = self._get_own(request, owner, name, label)
-        services.unyank_revision(revision, by=_user(request))
+        services.unyank_revision(revision, by=signed_in(request))
         return Response(RevisionSerializer(revision).data)
 
     def _get_own(self, request: Request, owner: str, name: str, label: str) -> Revision:
@@ -278,13 +278,6 @@ def _get_own(request: Request, owner: str, name: str) -> Adapter:
     if adapter.owner_id != request.user.pk:
         raise Http404(MISSING)
     return adapter
-
-
-def _user(request: Request) -> User:
-    """The signed-in user; the permission classes let nobody else write."""
-    if not isinstance(request.user, User):
-        raise Http404(MISSING)
-    return request.user
 
 
 def _refusing(write: Callable[[], Any]) -> None:

@@ -6,7 +6,7 @@ The same services as the pages. A job of somebody else answers like a missing on
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from django.http import Http404, HttpResponseBase
@@ -21,6 +21,7 @@ from rest_framework.views import APIView
 from marketplace.accounts.models import User
 from marketplace.accounts.permissions import SignedIn
 from marketplace.accounts.serializers import ErrorSerializer
+from marketplace.accounts.visitors import signed_in
 from marketplace.catalogue.models import BaseModel, Revision
 from marketplace.compositions import services
 from marketplace.compositions.estimating import estimate
@@ -204,7 +205,7 @@ class JobClone(APIView):
         """Start a new job with the same adapters, rows and settings."""
         key = request.headers.get(HEADER, "")
         job = services.clone_composition(
-            get_job(request, pk), by=_user(request), idempotency_key=key
+            get_job(request, pk), by=signed_in(request), idempotency_key=key
         )
         return Response(JobDetailSerializer(job).data, status=status.HTTP_202_ACCEPTED)
 
@@ -258,7 +259,7 @@ def _read(request: Request) -> CompositionRequest:
     asked = NewJobSerializer(data=request.data)
     asked.is_valid(raise_exception=True)
     given = asked.validated_data
-    owner = _user(request)
+    owner = signed_in(request)
     problems: dict[str, list[str]] = {}
     revisions = [
         revision
@@ -299,7 +300,3 @@ def _find_revision(owner: User, text: str, problems: dict[str, list[str]]) -> Re
         sentence = f"There is no adapter {text}, or it is not on the shelf. Check owner/name."
         problems.setdefault("adapters", []).append(sentence)
     return revision
-
-
-def _user(request: Request) -> User:
-    return cast("User", request.user)  # SignedIn saw to it

@@ -23,9 +23,9 @@ from rest_framework.throttling import ScopedRateThrottle, UserRateThrottle
 from rest_framework.views import APIView
 
 from marketplace.accounts.api_errors import Refused
-from marketplace.accounts.models import User
 from marketplace.accounts.permissions import SignedIn
 from marketplace.accounts.serializers import ErrorSerializer
+from marketplace.accounts.visitors import signed_in
 from marketplace.request_bodies import ClientGone, ClientTooSlow, read_chunks
 from marketplace.uploads import services
 from marketplace.uploads.errors import Busy, UploadError
@@ -73,7 +73,7 @@ class UploadList(ListAPIView[Upload]):
         """Begin a draft; the card may be given now or later."""
         asked = DraftSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        upload = _refusing(lambda: services.create_upload(_user(request)))
+        upload = _refusing(lambda: services.create_upload(signed_in(request)))
         services.update_draft_card(upload, asked.typed())
         return Response(UploadSerializer(upload).data, status=status.HTTP_201_CREATED)
 
@@ -231,10 +231,3 @@ def _read_hash(request: Request) -> str:
     if text and not re.fullmatch(r"[0-9a-fA-F]{64}", text):
         raise Refused({"sha256": ["A sha256 has 64 hexadecimal digits."]})
     return text.lower()
-
-
-def _user(request: Request) -> User:
-    user = request.user
-    if not isinstance(user, User):
-        raise TypeError(user)
-    return user

@@ -18,7 +18,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 from rest_framework.request import Request
 
-from marketplace.accounts.models import User
+from marketplace.accounts.visitors import signed_in
 from marketplace.catalogue.forms import licence_options
 from marketplace.catalogue.models import Adapter, BaseModel
 from marketplace.uploads import services
@@ -39,7 +39,7 @@ def new_upload(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return render(request, "uploads/new.html", _new_context(request))
     try:
-        upload = services.create_upload(_signed_in(request))
+        upload = services.create_upload(signed_in(request))
     except UploadError as error:
         context = _new_context(request) | {"refusals": _sentences(error)}
         return render(request, "uploads/new.html", context, status=error.status)
@@ -220,9 +220,3 @@ def _tell(request: HttpRequest, error: UploadError) -> None:
 
 def _sentences(error: UploadError) -> list[str]:
     return [text for texts in error.problems.values() for text in texts]
-
-
-def _signed_in(request: HttpRequest) -> User:
-    if not isinstance(request.user, User):
-        raise Http404(MISSING)
-    return request.user

@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
+from marketplace.accounts.visitors import signed_in
 from marketplace.catalogue import services
 from marketplace.catalogue.languages import LANGUAGES
 from marketplace.catalogue.licences import LICENCES
@@ -20,7 +21,7 @@ from marketplace.catalogue.models import Adapter, Like, Revision
 from marketplace.catalogue.revision_facts import compare_trees, list_tensors
 from marketplace.catalogue.snippets import CLIENTS, write_snippet
 from marketplace.catalogue.tray import read_tray
-from marketplace.catalogue.views.fetching import get_adapter, get_revision, signed_in
+from marketplace.catalogue.views.fetching import get_adapter, get_revision
 
 TABS = {
     "card": "Card",

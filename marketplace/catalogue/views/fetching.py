@@ -8,7 +8,6 @@ from __future__ import annotations
 from django.http import Http404, HttpRequest
 from rest_framework.request import Request
 
-from marketplace.accounts.models import User
 from marketplace.catalogue.models import Adapter, Revision
 
 MISSING = "There is no such adapter."
@@ -56,13 +55,6 @@ def get_revision(request: HttpRequest | Request, owner: str, name: str, label: s
     if revision is None:
         raise Http404(MISSING)
     return revision
-
-
-def signed_in(request: HttpRequest) -> User:
-    """Return the visitor of a page that only signed-in users reach."""
-    if not isinstance(request.user, User):
-        raise Http404(MISSING)
-    return request.user
 
 
 def _storable(text: str) -> str:

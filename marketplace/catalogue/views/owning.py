@@ -8,6 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
+from marketplace.accounts.visitors import signed_in
 from marketplace.catalogue import services
 from marketplace.catalogue.forms import (
     CardForm,
@@ -19,7 +20,7 @@ from marketplace.catalogue.forms import (
 from marketplace.catalogue.front_matter import FrontMatterError, split_front_matter
 from marketplace.catalogue.markdown import render_markdown
 from marketplace.catalogue.models import Adapter
-from marketplace.catalogue.views.fetching import get_own_adapter, get_revision, signed_in
+from marketplace.catalogue.views.fetching import get_own_adapter, get_revision
 
 MAX_TASKS = 50
 

@@ -21,9 +21,9 @@ from composer.compatibility import MERGE_METHODS, Compatibility
 from composer.examples import MIN_ROWS_TO_SPLIT, default_fit_rows
 from composer.examples import Example as Row
 from marketplace.accounts.models import User
+from marketplace.accounts.visitors import signed_in
 from marketplace.catalogue.models import BaseModel, Revision
 from marketplace.catalogue.tray import clear_tray, read_tray, remove_from_tray
-from marketplace.catalogue.views.fetching import signed_in
 from marketplace.compositions.estimating import estimate
 from marketplace.compositions.forms import (
     BLANK_ROWS,

@@ -14,7 +14,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
-from marketplace.catalogue.views.fetching import signed_in
+from marketplace.accounts.visitors import signed_in
 from marketplace.compositions import services
 from marketplace.compositions.forms import PublishForm
 from marketplace.compositions.models import CompositionJob
