@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from composer.report import wilson_interval
 from marketplace.catalogue.numerals import NONE, format_loss, format_percent, format_signed
 
 GAIN_TOP = 9.0
@@ -26,7 +27,6 @@ METHOD_LABELS = {
     "composed": "Composed",
 }
 METRIC_LABELS = {"exact_match": "Exact match", "rougeL": "ROUGE-L"}
-_WILSON_Z = 1.959964
 _DOT_EDGE = 1.5
 _STRAND_GAP = 2.2
 
@@ -390,16 +390,6 @@ def draw_score_table(report: object, hints: Mapping[str, str] | None = None) -> 
         held_out=held_out,
         show_loss=any(row.loss_text != NONE or row.fit_loss_text != NONE for row in drawn),
     )
-
-
-def wilson_interval(correct: int, n: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of a share; (0, 1) when nothing was counted."""
-    if n <= 0:
-        return 0.0, 1.0
-    share, z2 = correct / n, _WILSON_Z**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _WILSON_Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _method_place(row: object) -> int:

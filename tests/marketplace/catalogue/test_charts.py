@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from composer.report import wilson_interval
 from marketplace.catalogue.charts import (
     References,
     draw_gain,
@@ -16,7 +17,6 @@ from marketplace.catalogue.charts import (
     draw_score_table,
     draw_weight_bars,
     finite,
-    wilson_interval,
 )
 
 
