@@ -10,6 +10,10 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from marketplace.catalogue.models import Adapter
 
 MAX_LENGTH = 200
 MAX_ALTERNATIVES = 64
@@ -160,6 +164,11 @@ class Licensed:
     name: str
     licence: str
     is_own: bool = False  # the composer owns it and may do as they like
+
+    @classmethod
+    def of(cls, adapter: Adapter, *, composer_id: int) -> Licensed:
+        """Return what an adapter's licence means to the user who composes with it."""
+        return cls(adapter.full_name, adapter.licence, is_own=adapter.owner_id == composer_id)
 
 
 # An expression as alternatives (OR) of sets of licences that hold together (AND).

@@ -109,14 +109,7 @@ def read_licensed_parents(adapter: Adapter) -> list[Licensed]:
     if adapter.latest_id is None:
         return []
     edges = adapter.latest.parents.select_related("parent__adapter") if adapter.latest else []
-    return [
-        Licensed(
-            edge.parent.adapter.full_name,
-            edge.parent.adapter.licence,
-            is_own=edge.parent.adapter.owner_id == adapter.owner_id,
-        )
-        for edge in edges
-    ]
+    return [Licensed.of(edge.parent.adapter, composer_id=adapter.owner_id) for edge in edges]
 
 
 def is_storable(text: str) -> bool:

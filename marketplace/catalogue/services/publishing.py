@@ -331,14 +331,7 @@ def _make_oid(new: NewRevision, head: Revision | None) -> str:
 
 
 def _read_licensed(owner: User, parents: Sequence[Parent]) -> list[Licensed]:
-    return [
-        Licensed(
-            parent.revision.adapter.full_name,
-            parent.revision.adapter.licence,
-            is_own=parent.revision.adapter.owner_id == owner.pk,
-        )
-        for parent in parents
-    ]
+    return [Licensed.of(parent.revision.adapter, composer_id=owner.pk) for parent in parents]
 
 
 def _sum_sizes(blobs: Any) -> int:

@@ -68,14 +68,7 @@ def prefill_publication(job: CompositionJob) -> dict[str, Any]:
 
 def derive_terms(parents: Sequence[Revision], owner: User) -> Terms:
     """Return the licence that a composition of these would have, or why it could have none."""
-    licensed = [
-        Licensed(
-            parent.adapter.full_name,
-            parent.adapter.licence,
-            is_own=parent.adapter.owner_id == owner.pk,
-        )
-        for parent in parents
-    ]
+    licensed = [Licensed.of(parent.adapter, composer_id=owner.pk) for parent in parents]
     conflicts = find_conflicts(licensed)
     return Terms("" if conflicts else derive_licence(licensed), tuple(conflicts))
 
