@@ -19,6 +19,7 @@ from composer.adapter import LoraAdapter
 from composer.base_model import LoadedBase
 from composer.errors import SearchError
 from composer.examples import Example
+from composer.inspection import AdapterSummary
 from composer.scoring import Scorer
 from composer.stacking import AdapterStack
 
@@ -39,6 +40,8 @@ class PoolMember:
     revision: str = ""
     card_text: str = field(default="", repr=False)
     samples: tuple[Example, ...] = field(default=(), repr=False)
+    # What inspection said, where the caller has inspected these very files already.
+    summary: AdapterSummary | None = field(default=None, repr=False)
 
 
 def preselect(

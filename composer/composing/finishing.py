@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,13 +13,11 @@ from composer.card import Ingredient, make_card, make_recipe
 from composer.composing.preparing import Work
 from composer.composing.request import Composition
 from composer.composing.searching import Found
-from composer.inspection import inspect_adapter
+from composer.inspection import AdapterSummary, inspect_adapter
 from composer.judging import Judge, choose_metric, judge_methods
 from composer.limits import DEFAULT
 from composer.merging import Merged, merge_adapters
-from composer.progress import (
-    LogLine,
-)
+from composer.progress import LogLine
 from composer.report import Method, Report, make_report
 from composer.writing import beside, room
 
@@ -37,6 +35,7 @@ class Outcome:
     """Everything that goes into the files."""
 
     candidates: list[LoraAdapter]  # the best alone first
+    summaries: Mapping[str, AdapterSummary]
     alone: dict[str, float]
     found: Found
     merged: Merged
@@ -132,7 +131,7 @@ def _recipe(work: Work, base: LoadedBase, outcome: Outcome) -> dict[str, Any]:
         Ingredient(
             name=adapter.name,
             revision=members[adapter.name].revision,
-            sha256=inspect_adapter(members[adapter.name].folder, None).weights_sha256,
+            sha256=outcome.summaries[adapter.name].weights_sha256,
             weight=weight,
             loss_alone=outcome.alone.get(adapter.name),
         )

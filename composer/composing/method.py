@@ -14,12 +14,7 @@ from composer.composing.preparing import (
 )
 from composer.composing.request import ComposeRequest, Composition
 from composer.composing.searching import find_weights
-from composer.progress import (
-    OnProgress,
-    ShouldStop,
-    ignore,
-    never,
-)
+from composer.progress import OnProgress, ShouldStop, ignore, never
 
 
 def compose(
@@ -47,4 +42,4 @@ def compose(
     found = find_weights(work, base, candidates, alone)
     merged = merge_found(work, candidates, found.weights)
     report = judge_all(work, base, candidates, merged)
-    return write_result(work, base, Outcome(candidates, alone, found, merged, report))
+    return write_result(work, base, Outcome(candidates, summaries, alone, found, merged, report))

@@ -74,7 +74,10 @@ def split_rows(request: ComposeRequest) -> ExampleSplit:
 
 def inspect_pool(request: ComposeRequest) -> dict[str, AdapterSummary]:
     """Read what every pool member is, and refuse a merge method that they do not allow."""
-    summaries = {member.name: inspect_adapter(member.folder, None) for member in request.pool}
+    summaries = {
+        member.name: member.summary or inspect_adapter(member.folder, None)
+        for member in request.pool
+    }
     if len(summaries) < len(request.pool):
         raise IncompatibleAdapters("Two adapters of the pool have the same name. Rename one.")
     check_compatibility(summaries).require(request.merge_method)
