@@ -50,6 +50,7 @@ INSTALLED_APPS = [
     "marketplace.catalogue",
     "marketplace.uploads",
     "marketplace.compositions",
+    "marketplace.hub",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",

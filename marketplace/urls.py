@@ -14,6 +14,7 @@ from marketplace import pages
 from marketplace.accounts import urls as accounts_urls
 from marketplace.catalogue import urls as catalogue_urls
 from marketplace.compositions import urls as compositions_urls
+from marketplace.hub import urls as hub_urls
 from marketplace.live import urls as live_urls
 from marketplace.uploads import urls as uploads_urls
 
@@ -45,5 +46,6 @@ urlpatterns = [
     path("", include((uploads_urls.urlpatterns, "uploads"))),
     path("", include((compositions_urls.urlpatterns, "compositions"))),
     path("", include((live_urls.urlpatterns, "live"))),
+    path("", include((hub_urls.urlpatterns, "hub"))),  # before the catalogue's api/* 404s
     path("", include((catalogue_urls.urlpatterns, "catalogue"))),  # owner/name: must be last
 ]

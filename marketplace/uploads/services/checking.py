@@ -14,6 +14,7 @@ from marketplace.accounts.models import User
 from marketplace.catalogue.front_matter import FrontMatterError, read_readme
 from marketplace.catalogue.models import BaseModel
 from marketplace.catalogue.services import CardFields
+from marketplace.catalogue.validation import Outcome, validate_folder
 from marketplace.uploads import quarantine
 from marketplace.uploads.errors import Busy, Conflict
 from marketplace.uploads.models import CHECK_GRACE_SECONDS, Upload
@@ -25,7 +26,6 @@ from marketplace.uploads.services.drafts import (
     give_back_connection,
     update_draft_card,
 )
-from marketplace.uploads.validation import Outcome, validate_folder
 
 State = Upload.State
 

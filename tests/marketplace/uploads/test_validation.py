@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from django.conf import settings as django_settings
 
+from marketplace.catalogue import validation
 from marketplace.catalogue.models import BaseModel
-from marketplace.uploads import validation
+from marketplace.catalogue.validation import validate_folder
 from marketplace.uploads.findings import list_findings
 from marketplace.uploads.models import Upload
 from marketplace.uploads.services import publish_upload, validate_upload
-from marketplace.uploads.validation import validate_folder
 from tests.factories import (
     HIDDEN,
     MODULE_TABLE,
@@ -302,7 +302,7 @@ def test_too_little_memory_is_told(tmp_path: Path, base, settings):
 def test_the_child_has_no_network_where_the_system_allows_it():
     program = (
         "import socket, sys\n"
-        "from marketplace.uploads.confinement import leave_network\n"
+        "from marketplace.catalogue.confinement import leave_network\n"
         "left = leave_network()\n"
         "server = socket.socket(); server.bind(('127.0.0.1', 0)); server.listen()\n"
         "try:\n"

@@ -1,4 +1,4 @@
-"""Inspect what lies in quarantine in a child process with little memory, little time, no network.
+"""Inspect a folder of files in a child process with little memory, little time and no network.
 
 The child is `composer.inspection` inside `confinement`; of the files, the web process itself reads
 only the name of the base in the configuration. A child that crashes or does not end is a problem of
@@ -28,12 +28,12 @@ from composer.limits import DEFAULT
 from composer.safetensors_header import WEIGHTS_NAME
 from composer.strict_json import JSONError, parse_json
 from marketplace.catalogue.models import BaseModel
-from marketplace.uploads.quarantine import CONFIG
 
 logger = logging.getLogger(__name__)
 
 MAX_SUGGESTIONS = 8
 SUGGESTION_SECONDS = 8
+CONFIG = "adapter_config.json"
 _CONFINEMENT = Path(__file__).with_name("confinement.py")
 # Each child may use 1 GiB: a crowd of uploads must not use up the machine.
 _children = threading.BoundedSemaphore(4)
@@ -170,7 +170,7 @@ def _read_outcome(
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         logger.warning(
-            "uploads: an inspection ended with %s: %s",
+            "catalogue: an inspection ended with %s: %s",
             done.returncode,
             done.stderr[-2000:].decode("utf-8", "replace"),
         )

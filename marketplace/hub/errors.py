@@ -1,0 +1,127 @@
+"""Errors as the hub clients read them: from the response's headers, not from its body.
+
+    HubError
+    ├── BadRequest (400)
+    ├── BadToken (401)
+    ├── RepoNotFound (401 anonymous, 404 signed in)
+    ├── Gated (401 anonymous, 403 signed in)
+    ├── RevisionNotFound, EntryNotFound (404)
+    ├── NotAllowed (403)
+    ├── Conflict (409)
+    └── StaleParent (412)
+
+A private repository answers exactly as a missing one does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import JsonResponse
+
+
+class HubError(Exception):
+    """Ends a request with a status, a code for the client and one line for the person."""
+
+    status = 400
+    code = ""
+
+    def __init__(self, message: str, **extra: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.extra = extra
+
+    def to_response(self) -> JsonResponse:
+        """Say it in the headers (a HEAD answer has no body) and in the body."""
+        response = JsonResponse({"error": self.message, **self.extra}, status=self.status)
+        # A header holds one line of Latin-1; the body above holds the full text.
+        line = " ".join(self.message.split())[:500]
+        response["X-Error-Message"] = line.encode("ascii", "replace").decode()
+        if self.code:
+            response["X-Error-Code"] = self.code
+        if self.status == 401:  # noqa: PLR2004
+            response["WWW-Authenticate"] = "Bearer"
+        return response
+
+
+class BadRequest(HubError):
+    """The request's content is not acceptable; the text lists every reason."""
+
+
+class BadToken(HubError):
+    """The token is unknown, expired or revoked; the clients look for exactly this text."""
+
+    status = 401
+
+    def __init__(self) -> None:
+        super().__init__("Invalid credentials in Authorization header")
+
+
+class RepoNotFound(HubError):
+    """No such repository, or none that the caller may know of."""
+
+    code = "RepoNotFound"
+
+    def __init__(self, *, signed_in: bool) -> None:
+        super().__init__("Repository not found")
+        self.status = 404 if signed_in else 401
+
+
+class Gated(HubError):
+    """The repository is listed, but its files are only for people its owner let in."""
+
+    code = "GatedRepo"
+
+    def __init__(self, name: str, *, signed_in: bool) -> None:
+        super().__init__(
+            f"Access to {name} is restricted. Ask its owner for access on the adapter's page."
+            if signed_in
+            else f"Access to {name} is restricted. Sign in with a token to ask for access."
+        )
+        self.status = 403 if signed_in else 401
+
+
+class RevisionNotFound(HubError):
+    """No branch, tag or commit of this name."""
+
+    status = 404
+    code = "RevisionNotFound"
+
+    def __init__(self, revision: str) -> None:
+        super().__init__(f"Invalid rev id: {revision}")
+
+
+class EntryNotFound(HubError):
+    """No such file or folder in the revision."""
+
+    status = 404
+    code = "EntryNotFound"
+
+    def __init__(self, message: str, *, commit: str = "") -> None:
+        super().__init__(message)
+        self.commit = commit
+
+    def to_response(self) -> JsonResponse:
+        """Name the commit that was looked at; clients cache the absence under it."""
+        response = super().to_response()
+        if self.commit:
+            response["X-Repo-Commit"] = self.commit
+        return response
+
+
+class NotAllowed(HubError):
+    """The caller is known and may not do this."""
+
+    status = 403
+
+
+class Conflict(HubError):
+    """It exists already."""
+
+    status = 409
+
+
+class StaleParent(HubError):
+    """The branch has moved on since the client looked."""
+
+    status = 412
