@@ -197,8 +197,16 @@ def read_alternatives(expression: str) -> Alternatives:
 
 
 def derive_licence(parents: Iterable[Licensed]) -> str:
-    """Return the licence that a composition of these parents has unless its owner narrows it."""
-    chosen, _ = _choose(tuple(parent for parent in parents if parent.licence and not parent.is_own))
+    """Return the licence that a composition of these parents has unless its owner narrows it.
+
+    Others' terms bind. The composer's own licences join them as far as they go together, since the
+    composer may publish their own work under other terms as well.
+    """
+    licensed = [parent for parent in parents if parent.licence]
+    chosen, _ = _choose(tuple(parent for parent in licensed if not parent.is_own))
+    for parent in licensed:
+        if parent.is_own:
+            chosen |= _terms_beside(chosen, parent)
     bound = sorted(name for name in chosen if not _licence(name).waived)
     return " AND ".join(bound or sorted(chosen)[:1])
 
@@ -237,6 +245,15 @@ def _choose(parents: tuple[Licensed, ...]) -> tuple[frozenset[str], list[str]]:
         if not conflicts:
             break
     return best or (frozenset(), [])
+
+
+def _terms_beside(chosen: frozenset[str], own: Licensed) -> frozenset[str]:
+    """Return the first of an own parent's alternatives that goes with the terms chosen so far."""
+    settled = [(Licensed(name, name), frozenset({name})) for name in chosen]
+    for terms in read_alternatives(own.licence):
+        if not _conflicts_of([*settled, (own, terms)]):
+            return terms
+    return frozenset()
 
 
 def _conflicts_of(choice: Sequence[tuple[Licensed, frozenset[str]]]) -> list[str]:

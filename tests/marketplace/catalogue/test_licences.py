@@ -74,8 +74,26 @@ class TestDerived:
         found = derive_licence(parents("CC-BY-NC-4.0", "CC-BY-SA-4.0 OR MIT"))
         assert found == "CC-BY-NC-4.0 AND MIT"
 
-    def test_own_parents_ask_for_nothing(self) -> None:
-        assert derive_licence([Licensed("me/x", "CC-BY-NC-4.0", is_own=True)]) == ""
+    @pytest.mark.parametrize(
+        ("own", "others", "derived"),
+        [
+            (("CC-BY-NC-4.0",), (), "CC-BY-NC-4.0"),
+            (("MIT", "", "Apache-2.0"), (), "Apache-2.0 AND MIT"),
+            (("MIT",), ("Apache-2.0",), "Apache-2.0 AND MIT"),
+            # What does not go with the others is the composer's own to license anew.
+            (("CC-BY-NC-4.0",), ("CC-BY-SA-4.0",), "CC-BY-SA-4.0"),
+            (("CC-BY-ND-4.0",), ("MIT",), "MIT"),
+            (("CC-BY-NC-4.0 OR MIT",), ("CC-BY-SA-4.0",), "CC-BY-SA-4.0 AND MIT"),
+            (("",), (), ""),
+        ],
+    )
+    def test_own_parents_join_as_far_as_they_go_together(
+        self, own: tuple[str, ...], others: tuple[str, ...], derived: str
+    ) -> None:
+        mine = [Licensed(f"me/{place}", text, is_own=True) for place, text in enumerate(own)]
+        everything = [*mine, *parents(*others)]
+        assert derive_licence(everything) == derived
+        assert find_conflicts(everything, derived) == []
 
 
 class TestConflicts:
