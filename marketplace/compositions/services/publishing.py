@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 from composer.examples import Example as Row
 from composer.inspection import AdapterSummary
 from marketplace.accounts.models import User
-from marketplace.accounts.names import MAX_NAME_LENGTH
 from marketplace.blobs.models import Blob
 from marketplace.blobs.services import store_bytes
 from marketplace.catalogue.licences import Licensed, derive_licence, find_conflicts
@@ -25,10 +23,9 @@ from marketplace.catalogue.services import (
 )
 from marketplace.compositions.models import CompositionJob
 from marketplace.compositions.services.errors import CompositionError
+from marketplace.compositions.services.suggesting import suggest_name, suggest_summary
 
 _SAMPLES = 3
-_MAX_SUMMARY = 200
-_UNWANTED = re.compile(r"[^a-z0-9]+")
 
 
 @dataclass(frozen=True)
@@ -54,14 +51,15 @@ class Terms:
 
 def prefill_publication(job: CompositionJob) -> dict[str, Any]:
     """Return what the dialog shows at first: a free name, a summary, tags, the derived licence."""
-    terms = derive_terms([edge.revision for edge in _parents(job)], job.owner)
+    parents = _parents(job)
+    terms = derive_terms([edge.revision for edge in parents], job.owner)
     return {
-        "name": _free_name(job),
-        "summary": (job.title or f"Composed by job {job.number}")[:_MAX_SUMMARY],
+        "name": suggest_name(job),
+        "summary": suggest_summary(job, parents=len(parents)),
         "licence": terms.licence,
         "licence_conflicts": list(terms.conflicts),
         "tags": ["composed"],
-        "task": _common_task(job),
+        "task": _common_task(parents),
         "visibility": Adapter.Visibility.PUBLIC,
     }
 
@@ -162,24 +160,10 @@ def _samples(job: CompositionJob) -> list[Row]:
     return [Row(row.input, row.output) for row in job.examples.all()[:_SAMPLES]]
 
 
-def _free_name(job: CompositionJob) -> str:
-    words = _UNWANTED.sub("-", job.title.lower()).strip("-")[: MAX_NAME_LENGTH - 8].strip("-")
-    name = words or f"composition-{job.number}"
-    taken = set(
-        Adapter.objects.filter(owner=job.owner, name__istartswith=name).values_list(
-            "name", flat=True
-        )
-    )
-    number, free = 2, name
-    while free in taken:
-        number, free = number + 1, f"{name}-{number}"
-    return free
-
-
-def _common_task(job: CompositionJob) -> str:
+def _common_task(parents: Sequence[Parent]) -> str:
     """Suggest the task of the heaviest parent."""
-    parents = sorted(_parents(job), key=lambda parent: -abs(parent.weight))
-    return parents[0].revision.adapter.task if parents else ""
+    heaviest = max(parents, key=lambda parent: abs(parent.weight), default=None)
+    return heaviest.revision.adapter.task if heaviest else ""
 
 
 def _strip_front_matter(card: str) -> str:
