@@ -14,7 +14,7 @@ from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.contrib.postgres.search import SearchVectorField
 from django.core.validators import MaxLengthValidator, RegexValidator
 from django.db import models
-from django.db.models.functions import Lower
+from django.db.models.functions import Lower, Upper
 
 from composer.inspection import AdapterSummary
 from marketplace.accounts.names import MAX_NAME_LENGTH, validate_adapter_name
@@ -116,12 +116,20 @@ class Adapter(models.Model):
         TRAINED = "trained", "trained"
         COMPOSED = "composed", "composed"
 
+    class Gate(models.TextChoices):
+        """Who may download what everybody can see; `AccessRequest` holds who was let in."""
+
+        OPEN = "open", "everybody"
+        AUTO = "auto", "whoever asks, and says by it who they are"
+        MANUAL = "manual", "whom the owner lets in"
+
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="adapters"
     )
     name = models.CharField(max_length=MAX_NAME_LENGTH, validators=[validate_adapter_name])
     full_name = models.CharField(max_length=2 * MAX_NAME_LENGTH + 1, editable=False)
     visibility = models.CharField(max_length=8, choices=Visibility, default=Visibility.PUBLIC)
+    gated = models.CharField(max_length=6, choices=Gate, default=Gate.OPEN)
     kind = models.CharField(max_length=8, choices=Kind, default=Kind.TRAINED)
     summary = models.CharField(max_length=200, blank=True)
     card = models.TextField(blank=True, validators=[MaxLengthValidator(512 * 1024)])
@@ -180,6 +188,11 @@ class Adapter(models.Model):
             models.Index(fields=["-downloads", "-id"], name="adapter_most_used"),
             models.Index(fields=["-updated_at", "-id"], name="adapter_newest"),
             models.Index(fields=["-likes", "-id"], name="adapter_most_liked"),
+            models.Index(fields=["-created_at", "-id"], name="adapter_youngest"),
+            models.Index(Lower("full_name"), name="adapter_address"),
+            GinIndex(
+                OpClass(Upper("full_name"), name="gin_trgm_ops"), name="adapter_address_parts"
+            ),
             models.Index(
                 models.F("gain").desc(nulls_last=True),
                 models.F("id").desc(),
@@ -198,6 +211,57 @@ class Adapter(models.Model):
     def get_absolute_url(self) -> str:
         """The adapter's page, at the address the hub clients use as well."""
         return f"/{self.full_name}"
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether its files are only for its owner and whom they let in."""
+        return self.gated != self.Gate.OPEN
+
+
+class AdapterAlias(models.Model):
+    """An `owner/name` that an adapter had before; old addresses lead to the new one."""
+
+    full_name = models.CharField(max_length=2 * MAX_NAME_LENGTH + 1)
+    adapter = models.ForeignKey(Adapter, on_delete=models.CASCADE, related_name="aliases")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name_plural = "adapter aliases"
+        constraints: ClassVar = [
+            models.UniqueConstraint(Lower("full_name"), name="alias_unique_in_any_case"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.full_name} -> {self.adapter_id}"
+
+
+class AccessRequest(models.Model):
+    """A user's wish to download a gated adapter, and what became of it."""
+
+    class State(models.TextChoices):
+        """Only a granted one opens the files."""
+
+        PENDING = "pending", "waiting for the owner"
+        GRANTED = "granted", "granted"
+        REFUSED = "refused", "refused"
+
+    adapter = models.ForeignKey(Adapter, on_delete=models.CASCADE, related_name="access_requests")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="access_requests"
+    )
+    state = models.CharField(max_length=8, choices=State, default=State.PENDING)
+    message = models.CharField(max_length=300, blank=True, help_text="What it is wanted for.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    decided_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["-created_at"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["adapter", "user"], name="access_asked_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} asks for {self.adapter_id}: {self.state}"
 
 
 class Revision(models.Model):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import AnonymousUser
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Value
+from django.db.models.functions import Lower
 
 VERSION_LABEL = re.compile(r"v[1-9][0-9]{0,8}\Z")
 FULL_OID = re.compile(r"[0-9a-f]{40}\Z")
@@ -38,9 +39,19 @@ class AdapterQuerySet(models.QuerySet["Adapter"]):
         mine = Q(owner=user) if user.is_authenticated else Q()
         return self.filter(on_shelf | mine if mine else on_shelf, deleted_at__isnull=True)
 
+    def may_download(self, user: User | AnonymousUser) -> AdapterQuerySet:
+        """What this user may fetch files of: visible ones, gated ones only where let in."""
+        return self.visible_to(user).filter(_let_in(user, ""))
+
     def named(self, owner: str, name: str) -> AdapterQuerySet:
         """The one at this address, in whatever case it was typed."""
-        return self.filter(owner__username__iexact=owner, name__iexact=name)
+        address = Lower(Value(f"{owner}/{name}"))
+        return self.alias(address=Lower("full_name")).filter(address=address)
+
+    def formerly_named(self, owner: str, name: str) -> AdapterQuerySet:
+        """The one that was at this address before it moved."""
+        address = Lower(Value(f"{owner}/{name}"))
+        return self.alias(address=Lower("aliases__full_name")).filter(address=address)
 
     def owned_by(self, user: Any) -> AdapterQuerySet:
         """The user's own."""
@@ -64,9 +75,14 @@ class RevisionQuerySet(models.QuerySet["Revision"]):
         mine = Q(adapter__owner=user) if user.is_authenticated else Q()
         return self.filter(public | mine if mine else public, adapter__deleted_at__isnull=True)
 
+    def readable_files_by(self, user: User | AnonymousUser) -> RevisionQuerySet:
+        """Those whose files this user may fetch or compose with."""
+        return self.visible_to(user).filter(_let_in(user, "adapter__"))
+
     def of(self, owner: str, name: str) -> RevisionQuerySet:
         """Those of the adapter at this address."""
-        return self.filter(adapter__owner__username__iexact=owner, adapter__name__iexact=name)
+        address = Lower(Value(f"{owner}/{name}"))
+        return self.alias(address=Lower("adapter__full_name")).filter(address=address)
 
     def at(self, label: str) -> Revision | None:
         """The one that `label` names: v3, a full id, a branch or tag; main is the newest there is.
@@ -80,3 +96,12 @@ class RevisionQuerySet(models.QuerySet["Revision"]):
         if label in {"main", "latest"}:
             return self.on_shelf().filter(number__isnull=False).order_by("-number").first()
         return self.filter(refs__name=label).first()
+
+
+def _let_in(user: User | AnonymousUser, prefix: str) -> Q:
+    """Open adapters, one's own, and those one was let in to."""
+    fine = Q(**{f"{prefix}gated": "open"})
+    if user.is_authenticated:
+        granted = user.access_requests.filter(state="granted").values("adapter_id")
+        fine |= Q(**{f"{prefix}owner": user}) | Q(**{f"{prefix}pk__in": granted})
+    return fine
