@@ -28,6 +28,7 @@ from marketplace.embedded.supervisor import Supervisor, end_leftovers
 
 DEFAULT_PORT = 8000
 STOP_SECONDS = 90.0
+SHARED_BY_BENCHMARKS = ("reporting",)
 PASS_ON = ("test", "psql", "manage")
 DATA_OF_SERVERS = ("postgresql", "postgresql.new", "valkey", "sockets")
 DATA_OF_SITE = (
@@ -66,8 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """Read the command line; what follows test, psql and manage is theirs, options included."""
+    """Read the command line; what follows test, psql, manage or a benchmark is theirs."""
     parser = _build_parser()
+    if arguments[:1] == ["bench"]:
+        options, options.arguments = parser.parse_known_args(arguments)
+        return options
     if not arguments or arguments[0] not in PASS_ON or arguments[1:2] in (["-h"], ["--help"]):
         return parser.parse_args(arguments)
     own = 1
@@ -129,7 +133,8 @@ def format_sources(options: argparse.Namespace, console: Console, stops: StopReq
 
 def bench(options: argparse.Namespace, console: Console, stops: StopRequests) -> int:
     """Run one benchmark of benchmarks/."""
-    known = sorted(path.stem for path in (PROJECT / "benchmarks").glob("[a-z]*.py"))
+    modules = (PROJECT / "benchmarks").glob("[a-z]*.py")
+    known = sorted(path.stem for path in modules if path.stem not in SHARED_BY_BENCHMARKS)
     if options.name not in known:
         raise EmbeddedError(
             f"There is no benchmark {options.name!r}.",
@@ -137,7 +142,7 @@ def bench(options: argparse.Namespace, console: Console, stops: StopRequests) ->
         )
     install(console, options.data / "log" / "pip.log", for_tests=True)
     extra = ["--json", str(Path(options.json).resolve())] if options.json else []
-    command = [str(PYTHON), "-m", f"benchmarks.{options.name}", *extra]
+    command = [str(PYTHON), "-m", f"benchmarks.{options.name}", *extra, *options.arguments]
     return run_in_foreground(command, env=dict(os.environ), cwd=PROJECT)
 
 
@@ -288,7 +293,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add("test", test, usage="%(prog)s [--data DIR] [pytest's own arguments]")
     add("check", check)
     add("format", format_sources)
-    command = add("bench", bench)
+    command = add("bench", bench, usage="%(prog)s NAME [--json FILE] [the benchmark's own options]")
     command.add_argument("name", metavar="NAME")
     command.add_argument("--json", metavar="FILE", help="write the figures there")
     add("stop", stop)

@@ -141,6 +141,9 @@ def test_bench_names_what_there_is(here, capsys, monkeypatch):
     assert "Choose one of: quick." in capsys.readouterr().out
     assert main(["bench", "quick"]) == 5
     assert main(["bench", "quick", "--json", str(here / "figures.json")]) == 0
+    # Options that only the benchmark knows are passed on to it.
+    (folder / "quick.py").write_text("import sys; sys.exit(sys.argv[1:] != ['--seeds', '3'])")
+    assert main(["bench", "quick", "--seeds", "3"]) == 0
 
 
 def test_a_file_of_somebody_else_is_named(here, capsys, monkeypatch):
