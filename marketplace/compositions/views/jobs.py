@@ -16,6 +16,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from marketplace.accounts.visitors import signed_in
 from marketplace.compositions import services
+from marketplace.compositions.answers import read_answers
 from marketplace.compositions.forms import PublishForm
 from marketplace.compositions.models import CompositionJob
 from marketplace.compositions.progress import read_progress
@@ -124,7 +125,7 @@ def render_job(
         "form": form,
         "last_event": last.first() or 0,
         "rows": _count_rows(job),
-        "answers": _read_answers(job, show_all=request.GET.get("answers") == "all"),
+        "answers": read_answers(job.report or {}, show_all=request.GET.get("answers") == "all"),
         "shows_all_answers": request.GET.get("answers") == "all",
         "hints": _read_hints(job),
         "files": job.results.select_related("blob") if job.is_finished else (),
@@ -148,21 +149,6 @@ def _count_rows(job: CompositionJob) -> dict[str, int]:
         "held_out": report.get("n_held_out") or kept.count("held_out"),
         "kept": len(kept),
     }
-
-
-def _read_answers(job: CompositionJob, *, show_all: bool) -> list[dict[str, Any]]:
-    """Rows of the report that count, all or those on which the methods differ."""
-    report = job.report or {}
-    methods = [row["method"] for row in report.get("rows", [])]
-    side = "held_out" if report.get("n_held_out") else "fit"
-    found = []
-    for number, row in enumerate(report.get("answers", []), start=1):
-        right = row.get("correct", {})
-        differ = len({bool(right.get(method)) for method in methods}) > 1
-        if row.get("split") == side and (show_all or differ):
-            cells = [(row["answers"].get(name, ""), right.get(name)) for name in methods]
-            found.append({"number": number, "row": row, "cells": cells})
-    return found
 
 
 def _read_hints(job: CompositionJob) -> dict[str, str]:

@@ -101,6 +101,19 @@ def test_a_finished_job_shows_its_report(client, alice, job):
     assert "data-stream" not in page
 
 
+def test_what_all_inputs_share_is_told_once(client, alice, job):
+    finish(job)
+    report = job.report
+    for answer in report["answers"]:
+        answer["input"] = f"Name the answer to this word.\n\nInput: {answer['input']}\nOutput:"
+    CompositionJob.objects.filter(pk=job.pk).update(report=report)
+    client.force_login(alice)
+
+    page = page_of(client, job, "?answers=all")
+    assert page.count("Name the answer to this word.") == 1
+    assert '<td class="long">word7</td>' in page
+
+
 def test_answers_are_those_that_differ_or_all(client, alice, job):
     finish(job)
     report = job.report
