@@ -7,12 +7,20 @@ their user has for another hub; wherever identity matters it is refused.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 
 from django.contrib.auth.models import AnonymousUser
+from django.http import HttpRequest, HttpResponseBase
+from django.views.decorators.csrf import csrf_exempt
 
+from marketplace.accounts.authentication import find_token, read_bearer
 from marketplace.accounts.models import ApiToken, User
-from marketplace.hub.errors import BadToken, NotAllowed
+from marketplace.hub.errors import BadToken, HubError, NotAllowed, WrongMethod
+
+READS = ("GET", "HEAD")
+View = Callable[..., HttpResponseBase]
 
 
 @dataclass(frozen=True)
@@ -43,3 +51,42 @@ class Caller:
                 "under Settings, Tokens."
             )
         return user
+
+
+def identify(request: HttpRequest) -> Caller:
+    """Tell who calls, by the bearer token alone."""
+    text = read_bearer(request.headers.get("Authorization", ""))
+    token = find_token(text) if text else None
+    return Caller(
+        user=token.user if token else AnonymousUser(),
+        token=token,
+        sent_unknown_token=bool(text) and token is None,
+    )
+
+
+def hub_view(*methods: str) -> Callable[[View], View]:
+    """Make `view(request, caller, ...)` a view of the wire: its errors are told in headers.
+
+    A token that is not known here costs nobody a public read; the client is told, and warns.
+    """
+
+    def decorate(view: View) -> View:
+        @csrf_exempt
+        @wraps(view)
+        def answer(request: HttpRequest, **place: str) -> HttpResponseBase:
+            response: HttpResponseBase
+            caller = None
+            try:
+                if request.method not in methods:
+                    raise WrongMethod(methods)
+                caller = identify(request)
+                response = view(request, caller, **place)
+            except HubError as error:
+                response = error.to_response()
+            if caller and caller.sent_unknown_token:
+                response["X-HF-Warning"] = "auth; token not recognised"
+            return response
+
+        return answer
+
+    return decorate

@@ -42,6 +42,21 @@ def read_place(request: HttpRequest, *, skip: int) -> Place:
     return Place(revision, "/".join(unquote(part) for part in segments[1:]).strip("/"))
 
 
+def moved_to(request: HttpRequest, full_name: str) -> str:
+    """The request's own address with the repository's new name in it, without a host."""
+    segments = _raw_path(request).lstrip("/").split("/")
+    start = 2 if segments[0] == "api" else 0
+    git = ".git" if segments[start + 1].endswith(".git") else ""
+    segments[start : start + 2] = [full_name + git]
+    query = request.META.get("QUERY_STRING", "")
+    return "/" + "/".join(segments) + (f"?{query}" if query else "")
+
+
+def is_storable(text: str) -> bool:
+    """Whether the database can be asked for it: no NUL and no half of a surrogate pair."""
+    return not any(sign == "\x00" or "\ud800" <= sign <= "\udfff" for sign in text)
+
+
 def check_path(path: str) -> str:
     """Return a path that a file of a repository may have; raise BadRequest for any other."""
     parts = path.split("/")

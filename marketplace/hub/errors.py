@@ -1,12 +1,14 @@
 """Errors as the hub clients read them: from the response's headers, not from its body.
 
     HubError
+    ├── Moved (307)
     ├── BadRequest (400)
     ├── BadToken (401)
     ├── RepoNotFound (401 anonymous, 404 signed in)
     ├── Gated (401 anonymous, 403 signed in)
     ├── RevisionNotFound, EntryNotFound (404)
     ├── NotAllowed (403)
+    ├── WrongMethod (405)
     ├── Conflict (409)
     └── StaleParent (412)
 
@@ -15,6 +17,7 @@ A private repository answers exactly as a missing one does.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from django.http import JsonResponse
@@ -41,6 +44,22 @@ class HubError(Exception):
             response["X-Error-Code"] = self.code
         if self.status == 401:  # noqa: PLR2004
             response["WWW-Authenticate"] = "Bearer"
+        return response
+
+
+class Moved(HubError):
+    """The repository has another name now; the clients follow, with method and body."""
+
+    status = 307
+
+    def __init__(self, location: str) -> None:
+        super().__init__("This repository has moved")
+        self.location = location
+
+    def to_response(self) -> JsonResponse:
+        """Lead there; the address has no host, so that clients keep the one they know."""
+        response = super().to_response()
+        response["Location"] = self.location
         return response
 
 
@@ -113,6 +132,22 @@ class NotAllowed(HubError):
     """The caller is known and may not do this."""
 
     status = 403
+
+
+class WrongMethod(HubError):
+    """The address exists, but not for this method."""
+
+    status = 405
+
+    def __init__(self, allowed: Collection[str]) -> None:
+        super().__init__("This address answers " + " and ".join(allowed) + " alone")
+        self.allowed = allowed
+
+    def to_response(self) -> JsonResponse:
+        """Name the methods there are."""
+        response = super().to_response()
+        response["Allow"] = ", ".join(self.allowed)
+        return response
 
 
 class Conflict(HubError):
