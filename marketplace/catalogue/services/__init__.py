@@ -19,7 +19,6 @@ from marketplace.catalogue.services.publishing import (
     Parent,
     find_licence_problems,
     publish_revision,
-    read_used_bytes,
 )
 from marketplace.catalogue.services.shelving import (
     delete_adapter,
@@ -27,6 +26,7 @@ from marketplace.catalogue.services.shelving import (
     unyank_revision,
     yank_revision,
 )
+from marketplace.catalogue.services.trees import read_used_bytes
 
 __all__ = [
     "MAX_SAMPLES",

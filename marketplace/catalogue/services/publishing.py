@@ -6,19 +6,15 @@ the shelf knows: names, access, quota, licences of the parents, immutability, li
 
 from __future__ import annotations
 
-import hashlib
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 from uuid import UUID
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, OperationalError, transaction
-from django.db.models import Max, Sum
-from django.utils import timezone
 
 from composer.inspection import AdapterSummary
 from marketplace.accounts.models import User
@@ -27,15 +23,24 @@ from marketplace.blobs.models import Blob
 from marketplace.catalogue.licences import LicenceError, Licensed, derive_licence, find_conflicts
 from marketplace.catalogue.models import (
     Adapter,
+    AdapterAlias,
     BaseModel,
     Lineage,
     Ref,
     Revision,
-    RevisionFile,
 )
 from marketplace.catalogue.services.cards import CardFields, apply_card, check_card, is_storable
 from marketplace.catalogue.services.errors import Problems, PublishError
 from marketplace.catalogue.services.shelving import point_latest
+from marketplace.catalogue.services.trees import (
+    add_files,
+    check_quota,
+    facts_of,
+    hashes_of,
+    make_oid,
+    next_number,
+    read_tree,
+)
 
 MAIN = "main"
 MAX_REVISIONS = 200
@@ -104,11 +109,6 @@ def publish_revision(new: NewRevision) -> Revision:
     raise AssertionError  # pragma: no cover - the loop returns or raises
 
 
-def read_used_bytes(owner: User) -> int:
-    """Return what counts against the owner's quota: each content once, however often it is used."""
-    return _sum_sizes(Blob.objects.filter(uses__revision__adapter__owner=owner))
-
-
 def find_licence_problems(owner: User, parents: Sequence[Parent], licence: str) -> list[str]:
     """Return why a composition of these parents may not be published under this licence.
 
@@ -132,14 +132,14 @@ def _publish(new: NewRevision) -> Revision:
     _check_words(new, problems)
     _check_parents(new, problems)
     adapter = _find_adapter(new, problems)
-    _check_quota(new, problems)
-    card = _settle_licence(new, adapter, card, problems)
+    check_quota(new.owner, new.files.values(), problems)
+    card = settle_licence(new.owner, new.parents, adapter, card, problems)
     problems.raise_if_any()
     if adapter is None:
         adapter = Adapter(owner=new.owner, name=new.name)
     head = _read_head(adapter)
     apply_card(adapter, card)
-    if head and not head.is_yanked and _read_tree(head) == _tree_of(new):
+    if _is_on_shelf(head) and read_tree(head) == hashes_of(new.files):
         return head
     return _add_revision(adapter, head, new)
 
@@ -207,59 +207,68 @@ def _find_adapter(new: NewRevision, problems: Problems) -> Adapter | None:
         .first()
     )
     if adapter is None:
+        check_name_is_fresh(new.owner, new.name, problems)
         return None
     if adapter.deleted_at:
-        problems.add(
-            "name",
-            f"“{new.name}” was the name of an adapter you deleted, and names are never given out "
-            "again. Choose another name.",
-        )
+        problems.add("name", name_of_deleted(new.name))
     elif new.new_adapter_only:
         problems.add("name", f"You have an adapter called “{adapter.name}”. Choose another name.")
-    elif adapter.revisions.count() >= MAX_REVISIONS:
+    elif adapter.revisions.filter(number__isnull=False).count() >= MAX_REVISIONS:
         problems.add(
             "name", f"{adapter.full_name} has {MAX_REVISIONS} versions. Publish under a new name."
         )
     return adapter
 
 
-def _check_quota(new: NewRevision, problems: Problems) -> None:
-    used = read_used_bytes(new.owner)
-    hashes = {blob.pk for blob in new.files.values()}
-    fresh = Blob.objects.filter(pk__in=hashes).exclude(uses__revision__adapter__owner=new.owner)
-    needed = _sum_sizes(fresh)
-    if needed and used + needed > settings.USER_QUOTA_BYTES:
+def name_of_deleted(name: str) -> str:
+    """Say why the name of a deleted adapter stays unused."""
+    return (
+        f"“{name}” was the name of an adapter you deleted, and names are never given out "
+        "again. Choose another name."
+    )
+
+
+def check_name_is_fresh(owner: User, name: str, problems: Problems) -> None:
+    """Add a problem where an adapter had this address before it moved: old links lead to it."""
+    alias = (
+        AdapterAlias.objects.filter(full_name__iexact=f"{owner.username}/{name}")
+        .select_related("adapter")
+        .first()
+    )
+    if alias is not None:
         problems.add(
-            "files",
-            f"Your {_megabytes(settings.USER_QUOTA_BYTES)} of space would be exceeded: "
-            f"{_megabytes(used)} are used and this needs {_megabytes(needed)}. "
-            "Delete an adapter or ask the administrator for more.",
+            "name",
+            f"“{name}” was the name of {alias.adapter.full_name}, and old addresses still lead "
+            "there. Choose another name.",
         )
 
 
-def _settle_licence(
-    new: NewRevision, adapter: Adapter | None, card: CardFields, problems: Problems
+def settle_licence(
+    owner: User,
+    parents: Sequence[Parent],
+    adapter: Adapter | None,
+    card: CardFields,
+    problems: Problems,
 ) -> CardFields:
     """Give a composition its derived licence, or say why it can have none."""
-    if not new.parents:
+    if not parents:
         return card
-    parents = _read_licensed(new.owner, new.parents)
+    licensed = _read_licensed(owner, parents)
     licence = card.licence or (adapter.licence if adapter else "")
     visibility = card.visibility or (adapter.visibility if adapter else Adapter.Visibility.PUBLIC)
     if visibility == Adapter.Visibility.PUBLIC and "licence" not in dict(problems):
-        problems.add("licence", *find_conflicts(parents, licence))
+        problems.add("licence", *find_conflicts(licensed, licence))
     if licence:
         return card
-    derived = derive_licence(parents)
+    derived = derive_licence(licensed)
     return CardFields(**{**vars(card), "licence": derived})
 
 
 def _add_revision(adapter: Adapter, head: Revision | None, new: NewRevision) -> Revision:
-    numbers = Revision.objects.filter(adapter=adapter).aggregate(highest=Max("number"))
-    number = (numbers["highest"] or 0) + 1
+    number = next_number(adapter)
     revision = Revision.objects.create(
         adapter=adapter,
-        oid=_make_oid(new, head),
+        oid=make_oid(new.files, head),
         parent=head,
         number=number,
         author=new.author or new.owner,
@@ -270,12 +279,9 @@ def _add_revision(adapter: Adapter, head: Revision | None, new: NewRevision) -> 
         provenance=dict(new.provenance),
         base_model=new.base_model,
         job_key=new.job_key,
-        **_facts_of(new.summary),
+        **facts_of(new.summary),
     )
-    RevisionFile.objects.bulk_create(
-        RevisionFile(revision=revision, path=path, blob=blob)
-        for path, blob in sorted(new.files.items())
-    )
+    add_files(revision, new.files)
     Lineage.objects.bulk_create(
         Lineage(child=revision, parent=edge.revision, position=position, weight=edge.weight)
         for position, edge in enumerate(new.parents)
@@ -290,19 +296,8 @@ def _add_revision(adapter: Adapter, head: Revision | None, new: NewRevision) -> 
     return revision
 
 
-def _facts_of(summary: AdapterSummary) -> dict[str, Any]:
-    targets = sorted(summary.target_modules)
-    return {
-        "summary_json": summary.to_dict(),
-        "rank": summary.rank,
-        "alpha": summary.alpha,
-        "target_modules": targets,
-        "targets_key": ", ".join(targets)[:300],
-        "dtype": summary.dtype,
-        "parameter_count": summary.parameter_count,
-        "weights_size": summary.weights_size,
-        "weights_sha256": summary.weights_sha256,
-    }
+def _is_on_shelf(head: Revision | None) -> TypeGuard[Revision]:
+    return head is not None and head.state == Revision.State.ACCEPTED and not head.is_yanked
 
 
 def _read_head(adapter: Adapter) -> Revision | None:
@@ -312,33 +307,5 @@ def _read_head(adapter: Adapter) -> Revision | None:
     return ref.revision if ref else None
 
 
-def _read_tree(revision: Revision) -> dict[str, str]:
-    return dict(revision.files.values_list("path", "blob_id"))
-
-
-def _tree_of(new: NewRevision) -> dict[str, str]:
-    return {path: blob.pk for path, blob in new.files.items()}
-
-
-def _make_oid(new: NewRevision, head: Revision | None) -> str:
-    """Forty hex digits, like a commit's: the tree, what came before, the moment, and chance."""
-    digest = hashlib.sha1(usedforsecurity=False)
-    for path, sha256 in sorted(_tree_of(new).items()):
-        digest.update(f"{sha256} {path}\n".encode())
-    digest.update(f"parent {head.oid if head else ''}\n".encode())
-    digest.update(f"time {timezone.now().isoformat()} {uuid.uuid4()}".encode())
-    return digest.hexdigest()
-
-
 def _read_licensed(owner: User, parents: Sequence[Parent]) -> list[Licensed]:
     return [Licensed.of(parent.revision.adapter, composer_id=owner.pk) for parent in parents]
-
-
-def _sum_sizes(blobs: Any) -> int:
-    """Add up sizes without counting a blob once for each of its uses."""
-    distinct = Blob.objects.filter(pk__in=blobs.values("pk"))
-    return int(distinct.aggregate(total=Sum("size"))["total"] or 0)
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1_000_000:,.1f} MB"
