@@ -118,6 +118,21 @@ def local_path(blob: Blob) -> Path | None:
     return None
 
 
+def signed_url(blob: Blob) -> str | None:
+    """Return a short-lived address at an object storage that signs them, else None.
+
+    An address without a query holds no signature: the storage is then no way around our access
+    rules, and the site sends the bytes itself.
+    """
+    if isinstance(default_storage, FileSystemStorage):
+        return None
+    try:
+        url = default_storage.url(blob.storage_name)
+    except NotImplementedError:
+        return None
+    return url if url.startswith(("https://", "http://")) and "?" in url else None
+
+
 def _store(found: Hasher, open_source: Callable[[], IO[bytes]]) -> Blob:
     blob = Blob(sha256=found.sha256, git_sha1=found.git_sha1 or "", size=found.size)
     # Touched first: whoever collects unused blobs waits for this or sees that it is wanted again.

@@ -20,23 +20,26 @@ from marketplace.hub.addresses import is_storable, moved_to
 from marketplace.hub.errors import Gated, Moved, NotAllowed, RepoNotFound, RevisionNotFound
 
 MAIN = "main"
+_HEAVY = ("card", "search", "search_text", "base_model__module_table")
 
 
-def find_adapter(request: HttpRequest, caller: Caller, owner: str, name: str) -> Adapter:
+def find_adapter(
+    request: HttpRequest, caller: Caller, owner: str, name: str, *, briefly: bool = False
+) -> Adapter:
     """Return the adapter at this address, with its owner, base model and latest revision.
+
+    `briefly` reads only the row itself, as far as access and the way to a file need it.
 
     Raises:
         Moved: it has another address now.
         RepoNotFound: it is missing, or not for this caller to know of.
     """
     if is_storable(owner + name):
-        visible = (
-            Adapter.objects.visible_to(caller.user)
-            .select_related("owner", "base_model", "latest")
-            .defer(
-                "card", "search", "search_text", "base_model__module_table", "latest__summary_json"
-            )
-        )
+        visible = Adapter.objects.visible_to(caller.user)
+        if briefly:
+            visible = visible.only("full_name", "visibility", "gated", "owner_id", "latest_id")
+        else:
+            visible = visible.select_related("owner", "base_model", "latest").defer(*_HEAVY)
         adapter = visible.named(owner, name).first()
         if adapter is not None:
             return adapter

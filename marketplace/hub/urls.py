@@ -6,9 +6,55 @@ two upload protocols. No address ends in a slash: a redirected POST would lose i
 
 from __future__ import annotations
 
-from django.urls import URLPattern
+from django.urls import URLPattern, path, re_path
 
-reading: list[URLPattern] = []
+from marketplace.hub.views import (
+    files,
+    identity,
+    info,
+    likes,
+    listing,
+    missing,
+    refs,
+    trees,
+)
+
+# A revision and what follows it is split by `addresses` where slashes are still told apart.
+_ADAPTER = r"(?P<owner>[^/]+)/(?P<name>[^/]+)"
+_API = rf"^api/models/{_ADAPTER}"
+_BELOW = (
+    "revision|tree|paths-info|refs|commits|commit|preupload|branch|tag|settings|auth-check|"
+    "like|likers|discussions|xet-write-token|xet-read-token"
+)
+
+reading: list[URLPattern] = [
+    re_path(rf"^{_ADAPTER}/resolve/.+\Z", files.resolve, name="resolve"),
+    path("api/models", listing.list_models, name="models"),
+    re_path(rf"{_API}\Z", info.show_model, name="model"),
+    re_path(rf"{_API}/revision/.+\Z", info.show_revision, name="model_revision"),
+    re_path(rf"{_API}/tree/.+\Z", trees.list_tree, name="tree"),
+    re_path(rf"{_API}/paths-info/.+\Z", trees.list_paths, name="paths"),
+    re_path(rf"{_API}/refs\Z", refs.list_refs, name="refs"),
+    re_path(rf"{_API}/commits/.+\Z", refs.list_commits, name="commits"),
+    re_path(rf"{_API}/auth-check\Z", identity.check_read, name="check_read"),
+    re_path(rf"{_API}/auth-check/write\Z", identity.check_write, name="check_write"),
+    re_path(rf"{_API}/like\Z", likes.change_like, name="like"),
+    re_path(rf"{_API}/likers\Z", likes.list_likers, name="likers"),
+    re_path(rf"{_API}/discussions\Z", missing.no_discussions, name="discussions"),
+    path("api/users/<str:user>/likes", likes.list_liked, name="liked"),
+    path("api/whoami-v2", identity.who_am_i, name="whoami"),
+    path("api/agent-harnesses", identity.list_agent_harnesses, name="agent_harnesses"),
+    path("api/telemetry/<path:topic>", identity.take_telemetry, name="telemetry"),
+    re_path(rf"^{_ADAPTER}/(?:tree|blob|commit)/.+\Z", missing.go_to_page, name="page"),
+]
 publishing: list[URLPattern] = []
+# Single-segment ids, data sets and spaces, and whatever else clients may try.
+absent: list[URLPattern] = [
+    re_path(r"^[^/]+/resolve/.+\Z", missing.no_repository),
+    re_path(r"^(?:datasets|spaces|kernels)/.+/resolve/.+\Z", missing.no_repository),
+    re_path(rf"^api/models/[^/]+(?:/(?:{_BELOW})(?:/.*)?)?\Z", missing.no_repository),
+    re_path(r"^api/(?:datasets|spaces|kernels)/.+\Z", missing.no_repository),
+    re_path(r"^api/(?!v1(?:/|\Z)).*\Z", missing.no_endpoint),
+]
 
-urlpatterns = [*reading, *publishing]
+urlpatterns = [*reading, *publishing, *absent]

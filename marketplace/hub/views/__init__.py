@@ -1,0 +1,1 @@
+"""The wire's answers, one module for each kind of question."""
