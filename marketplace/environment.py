@@ -54,6 +54,24 @@ def read_list(name: str, default: str) -> list[str]:
     return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
 
 
+def read_origins(name: str, default: str) -> list[str]:
+    """Return a comma-separated list of addresses such as https://hub.example.org:8443.
+
+    Raises:
+        ImproperlyConfigured: one has another scheme than http and https, a path or a user name.
+    """
+    origins = []
+    for text in read_list(name, default):
+        parts = urlsplit(text.rstrip("/").lower())
+        whole = f"{parts.scheme}://{parts.netloc}" == text.rstrip("/").lower()
+        if not whole or parts.scheme not in {"http", "https"} or "@" in parts.netloc:
+            raise ImproperlyConfigured(
+                f"{name} holds {text!r}. Write scheme, host and port alone: https://huggingface.co."
+            )
+        origins.append(f"{parts.scheme}://{parts.netloc}")
+    return origins
+
+
 def read_folder(name: str, default: Path) -> Path:
     """Return an absolute folder path; the folder itself is made where it is used."""
     return Path(os.environ.get(name, str(default))).expanduser().resolve()

@@ -20,6 +20,7 @@ from marketplace.environment import (
     read_folder,
     read_list,
     read_number,
+    read_origins,
     read_text,
 )
 
@@ -158,6 +159,10 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
         "task": "marketplace.compositions.tasks.forget_old_rows",
         "schedule": crontab(minute="7", hour="4"),
     },
+    "requeue-lost-transfers": {
+        "task": "marketplace.uploads.tasks.requeue_lost_transfers",
+        "schedule": float(read_number("JOB_REAPER_SECONDS", 15, minimum=1)),
+    },
     "clean-up-quarantine": {
         "task": "marketplace.uploads.tasks.clean_up_quarantine",
         "schedule": crontab(minute="17"),
@@ -221,6 +226,15 @@ JOB_MAX_ATTEMPTS = read_number("JOB_MAX_ATTEMPTS", 3, minimum=1)
 JOB_SOFT_LIMIT_SECONDS = read_number("JOB_SOFT_LIMIT_SECONDS", 20 * 60, minimum=10)
 JOB_HARD_LIMIT_SECONDS = read_number("JOB_HARD_LIMIT_SECONDS", 25 * 60, minimum=20)
 BASE_CACHE_BYTES = read_number("BASE_CACHE_BYTES", 4 * 1024 * MIB)
+
+# ---- other hubs (docs/hub.md) --------------------------------------------------------------------
+HUBS = read_origins("HUBS", "https://huggingface.co")  # what adapters are imported from
+INTERNAL_HUBS = read_origins("INTERNAL_HUBS", "")  # may have private addresses and plain http
+HUB_FILE_HOSTS = read_list(  # where those hubs may send us for files; ".x" is all below x
+    "HUB_FILE_HOSTS", ".huggingface.co,.hf.co,.amazonaws.com"
+)
+TRANSFER_SECONDS = read_number("TRANSFER_SECONDS", 10 * 60, minimum=1)
+MAX_TRANSFERS_PER_HOUR = read_number("MAX_TRANSFERS_PER_HOUR", 20, minimum=1)
 
 # ---- accounts and security -----------------------------------------------------------------------
 AUTH_USER_MODEL = "accounts.User"
@@ -329,6 +343,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "JobState": "marketplace.compositions.models.CompositionJob.State",
         "UploadState": "marketplace.uploads.models.Upload.State",
+        "TransferState": "marketplace.uploads.models.Transfer.State",
         "BaseModelState": "marketplace.catalogue.models.BaseModel.State",
         "RevisionState": "marketplace.catalogue.models.Revision.State",
     },

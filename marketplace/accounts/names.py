@@ -15,11 +15,12 @@ RESERVED_OWNERS = frozenset(
     """
     _cas about account accounts adapters admin api assets auth base-models blog catalogue
     collections compose compositions contact datasets debug docs download downloads enterprise
-    explore favicon.ico health healthz help home jobs join kernels legal live login logout me
-    media metrics models moderation new oauth organizations orgs playground pricing privacy
-    readyz register report resolve robots.txt root search security settings sign-in sign-out
-    sign-up signup sitemap.xml spaces staff static status styleguide support system tasks terms
-    theme tray upload uploads users welcome well-known www
+    explore export exports favicon.ico health healthz help home import imports jobs join
+    kernels legal live login logout me media metrics models moderation new oauth organizations
+    orgs playground pricing privacy readyz register report resolve robots.txt root search
+    security settings sign-in sign-out sign-up signup sitemap.xml spaces staff static status
+    styleguide support system tasks terms theme tray upload uploads users welcome well-known
+    www
     """.split()
 )
 

@@ -1,7 +1,8 @@
-"""Drafts of uploads: files received into quarantine, what inspection said of them, and the card.
+"""Drafts of uploads, and the jobs that fetch adapters from other hubs or push them there.
 
 A draft is its owner's alone; nothing of it exists for anyone else before it is published. The files
 themselves are in `quarantine`, and every write that touches more than one row is in `services`.
+A job's row is the truth and the message in the queue only rings the bell; see `holding`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from composer.errors import Problem
 from composer.inspection import AdapterSummary
 from marketplace.accounts.names import MAX_NAME_LENGTH
 from marketplace.catalogue.models import Adapter, BaseModel, PromptFormat, Revision
-from marketplace.uploads.querysets import UploadQuerySet
+from marketplace.uploads.querysets import TransferQuerySet, UploadQuerySet
 
 # A check that takes longer than this died with its web process and may be started again.
 CHECK_GRACE_SECONDS = 20
@@ -154,3 +155,141 @@ class UploadedFile(models.Model):
 
     def __str__(self) -> str:
         return self.path
+
+
+class Transfer(models.Model):
+    """A job between this site and another hub: one adapter, in or out."""
+
+    class State(models.TextChoices):
+        """Where it stands."""
+
+        QUEUED = "queued", "queued"
+        RUNNING = "running", "running"
+        SUCCEEDED = "succeeded", "succeeded"
+        FAILED = "failed", "failed"
+        CANCELLED = "cancelled", "cancelled"
+
+    TERMINAL: ClassVar = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="%(class)ss"
+    )
+    hub = models.CharField(max_length=200, help_text="Scheme, host and port of the other hub")
+    repo_id = models.CharField(max_length=200, help_text="owner/name there")
+    commit = models.CharField(max_length=40, blank=True, help_text="What was read or made there")
+    sealed_token = models.TextField(
+        blank=True, editable=False, help_text="See `sealing`; empty as soon as the job has ended"
+    )
+    # Where it stands; only `services`, `holding` and `runner` change these.
+    state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
+    fence = models.PositiveIntegerField(default=0, help_text="Grows with every claim")
+    attempts = models.PositiveSmallIntegerField(default=0)
+    lease_expires_at = models.DateTimeField(null=True, blank=True)
+    sent_at = models.DateTimeField(null=True, blank=True, help_text="Last message to the queue")
+    cancel_requested = models.BooleanField(default=False)
+    worker = models.CharField(max_length=120, blank=True)
+    phase = models.CharField(max_length=12, blank=True)
+    bytes_done = models.BigIntegerField(default=0)
+    bytes_total = models.BigIntegerField(null=True, blank=True)
+    error_code = models.CharField(max_length=40, blank=True)
+    error = models.TextField(blank=True)
+    error_fix = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = TransferQuerySet.as_manager()
+
+    class Meta:
+        abstract = True
+        ordering: ClassVar = ["-created_at"]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=~models.Q(state="running") | models.Q(lease_expires_at__isnull=False),
+                name="%(class)s_running_has_lease",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(state__in=["queued", "running"])
+                | models.Q(finished_at__isnull=False, sealed_token=""),
+                name="%(class)s_ended_keeps_no_token",
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["owner", "-created_at"], name="%(class)s_list"),
+            models.Index(
+                fields=["state", "created_at"],
+                condition=models.Q(state__in=["queued", "running"]),
+                name="%(class)s_active",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self._meta.verbose_name} of {self.repo_id}"
+
+    def get_absolute_url(self) -> str:
+        """The job's page."""
+        return f"/{self._meta.model_name}s/{self.pk}"
+
+    @property
+    def channel(self) -> str:
+        """Where `live` tells of it."""
+        return f"{self._meta.model_name}:{self.pk}"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its state is final."""
+        return self.state in self.TERMINAL
+
+    @property
+    def place(self) -> str:
+        """The repository's page on the other hub."""
+        return f"{self.hub}/{self.repo_id}"
+
+    @property
+    def percent(self) -> int:
+        """How much of the bytes has gone through, 0 where their number is not known."""
+        return min(100, 100 * self.bytes_done // self.bytes_total) if self.bytes_total else 0
+
+    def move(self, *, frm: str | frozenset[str], to: str, **changes: Any) -> bool:
+        """Change the state if it is still what the caller saw; an ended job loses its token."""
+        allowed = frm if isinstance(frm, frozenset) else {frm}
+        if to in self.TERMINAL:
+            changes |= {"sealed_token": "", "lease_expires_at": None, "phase": ""}
+            changes.setdefault("finished_at", timezone.now())
+        manager: Any = type(self)._default_manager
+        moved = manager.filter(pk=self.pk, state__in=allowed).update(state=to, **changes)
+        if moved:
+            self.state = to
+            for name, value in changes.items():
+                setattr(self, name, value)
+        return bool(moved == 1)
+
+
+class Import(Transfer):
+    """An adapter that comes from another hub: fetched into a draft, checked and published."""
+
+    asked_revision = models.CharField(max_length=200, help_text="Branch, tag or commit there")
+    name = models.CharField(max_length=MAX_NAME_LENGTH, help_text="The adapter's name here")
+    visibility = models.CharField(
+        max_length=8, blank=True, choices=Adapter.Visibility,
+        help_text="Empty keeps what the adapter has; a new one is private",
+    )  # fmt: skip
+    base_model = models.ForeignKey(
+        BaseModel, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    provenance = models.JSONField(default=dict, blank=True)
+    upload = models.OneToOneField(
+        Upload, null=True, blank=True, on_delete=models.SET_NULL, related_name="imported_by"
+    )
+    revision = models.ForeignKey(
+        Revision, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+
+
+class Export(Transfer):
+    """A revision that is pushed to another hub with a token of the owner's for it."""
+
+    revision = models.ForeignKey(Revision, on_delete=models.CASCADE, related_name="exports")
+    private = models.BooleanField(default=True)
+    commit_url = models.CharField(max_length=500, blank=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
@@ -17,7 +18,7 @@ from marketplace.catalogue.models import Revision
 from marketplace.catalogue.services import CardFields, NewRevision, PublishError, publish_revision
 from marketplace.uploads import quarantine
 from marketplace.uploads.errors import Conflict, NoRoom, UploadError
-from marketplace.uploads.models import Upload
+from marketplace.uploads.models import Import, Upload
 from marketplace.uploads.quarantine import CARD, CONFIG, PICKLE, WEIGHTS
 from marketplace.uploads.readme import write_readme
 
@@ -101,6 +102,7 @@ def _publish(
         for name in ("summary", "card", "licence", "task", "language", "prompt_format",
                      "training_data", "tags", "visibility")
     }  # fmt: skip
+    origin = _origin_of(upload)
     try:
         return publish_revision(
             NewRevision(
@@ -109,8 +111,9 @@ def _publish(
                 files=files,
                 summary=summary,
                 base_model=base_model,
-                title="Upload",
-                origin=Revision.Origin.UPLOAD,
+                title=origin.title,
+                origin=origin.kind,
+                provenance=origin.provenance,
                 card=CardFields(**fields, samples=samples),
                 base_loss=losses[0],
                 adapter_loss=losses[1],
@@ -118,6 +121,25 @@ def _publish(
         )
     except PublishError as error:
         raise UploadError(error.problems) from error
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where the files of a draft come from."""
+
+    title: str
+    kind: str
+    provenance: Mapping[str, Any]
+
+
+def _origin_of(upload: Upload) -> _Origin:
+    """Tell an import, as long as all files are still the ones that were fetched."""
+    job = Import.objects.filter(upload=upload).first()
+    files = dict(upload.files.values_list("path", "sha256"))
+    if job is None or job.provenance.get("files") != files:
+        return _Origin("Upload", Revision.Origin.UPLOAD, {})
+    title = f"Import of {job.repo_id} at {job.commit[:8]}"
+    return _Origin(title, Revision.Origin.IMPORT, job.provenance)
 
 
 def _read_samples(text: str) -> Sequence[Example]:
