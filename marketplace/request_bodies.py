@@ -27,7 +27,10 @@ Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None
 ErrorPage = Callable[..., HttpResponse]
 
 # The views behind these addresses check the limit themselves, for they know what is being sent.
-STREAMED = re.compile(r"/api/v1/uploads/[^/]+/files/[^/]+\Z")
+STREAMED = re.compile(
+    r"PUT /(?:api/v1/uploads/[^/]+/files/[^/]+|_lfs/[^/]+)\Z|"
+    r"POST /(?:api/models/[^/]+/[^/]+/commit/.+|_cas/[^/]+/v1/(?:xorbs/[^/]+/[^/]+|shards))\Z"
+)
 # Forms with files, for browsers without script.
 FILE_FORMS = re.compile(r"/upload(/[^/]+/files)?\Z")
 FORM_OVERHEAD = 1024 * 1024
@@ -134,7 +137,7 @@ def guard_bodies(application: Application, error_page: ErrorPage) -> Application
             await application(scope, receive, send)
             return
         reader = BodyReader(receive)
-        if scope["method"] == "PUT" and STREAMED.match(scope["path"]):
+        if STREAMED.match(f"{scope['method']} {scope['path']}"):
             answer = _closing(send, reader, scope)
             await application({**scope, _READER: reader}, _empty_body(), answer)
             return

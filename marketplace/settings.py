@@ -227,6 +227,10 @@ JOB_SOFT_LIMIT_SECONDS = read_number("JOB_SOFT_LIMIT_SECONDS", 20 * 60, minimum=
 JOB_HARD_LIMIT_SECONDS = read_number("JOB_HARD_LIMIT_SECONDS", 25 * 60, minimum=20)
 BASE_CACHE_BYTES = read_number("BASE_CACHE_BYTES", 4 * 1024 * MIB)
 
+# ---- what hub clients push (docs/hub.md) ---------------------------------------------------------
+HUB_REPOSITORIES_PER_HOUR = read_number("HUB_REPOSITORIES_PER_HOUR", 120, minimum=1)
+HUB_COMMITS_PER_HOUR = read_number("HUB_COMMITS_PER_HOUR", 600, minimum=1)
+
 # ---- other hubs (docs/hub.md) --------------------------------------------------------------------
 HUBS = read_origins("HUBS", "https://huggingface.co")  # what adapters are imported from
 INTERNAL_HUBS = read_origins("INTERNAL_HUBS", "")  # may have private addresses and plain http

@@ -10,7 +10,9 @@
     ├── NotAllowed (403)
     ├── WrongMethod (405)
     ├── Conflict (409)
-    └── StaleParent (412)
+    ├── StaleParent (412)
+    ├── TooMany (429)
+    └── NoRoom (507)
 
 A private repository answers exactly as a missing one does.
 """
@@ -160,3 +162,25 @@ class StaleParent(HubError):
     """The branch has moved on since the client looked."""
 
     status = 412
+
+
+class TooMany(HubError):
+    """More than anybody needs; clients wait and try again."""
+
+    status = 429
+
+    def __init__(self, message: str, *, seconds: int) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+    def to_response(self) -> JsonResponse:
+        """Say when it is worth trying again."""
+        response = super().to_response()
+        response["Retry-After"] = str(self.seconds)
+        return response
+
+
+class NoRoom(HubError):
+    """The disk is full; clients do not try this again by themselves."""
+
+    status = 507

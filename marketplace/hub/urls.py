@@ -9,6 +9,7 @@ from __future__ import annotations
 from django.urls import URLPattern, path, re_path
 
 from marketplace.hub.views import (
+    committing,
     files,
     identity,
     info,
@@ -16,6 +17,8 @@ from marketplace.hub.views import (
     listing,
     missing,
     refs,
+    refs_writing,
+    repos,
     trees,
 )
 
@@ -47,7 +50,17 @@ reading: list[URLPattern] = [
     path("api/telemetry/<path:topic>", identity.take_telemetry, name="telemetry"),
     re_path(rf"^{_ADAPTER}/(?:tree|blob|commit)/.+\Z", missing.go_to_page, name="page"),
 ]
-publishing: list[URLPattern] = []
+publishing: list[URLPattern] = [
+    path("api/repos/create", repos.create, name="create"),
+    path("api/repos/delete", repos.delete, name="delete"),
+    path("api/repos/move", repos.move, name="move"),
+    path("api/validate-yaml", repos.validate_yaml, name="validate_yaml"),
+    re_path(rf"{_API}/settings\Z", repos.change_settings, name="settings"),
+    re_path(rf"{_API}/branch/.+\Z", refs_writing.change_branch, name="branch"),
+    re_path(rf"{_API}/tag/.+\Z", refs_writing.change_tag, name="tag"),
+    re_path(rf"{_API}/preupload/.+\Z", committing.preupload, name="preupload"),
+    re_path(rf"{_API}/commit/.+\Z", committing.commit, name="commit"),
+]
 # Single-segment ids, data sets and spaces, and whatever else clients may try.
 absent: list[URLPattern] = [
     re_path(r"^[^/]+/resolve/.+\Z", missing.no_repository),

@@ -1,6 +1,7 @@
 """Every write of the shelf that touches more than one row.
 
-Both roads, upload and composition, end in `publish_revision`. Reads are in `querysets`, `search`.
+Uploads and compositions end in `publish_revision`, hub commits in `push_revision`. Reads are in
+`querysets`, `search`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,22 @@ from marketplace.catalogue.services.publishing import (
     find_licence_problems,
     publish_revision,
 )
+from marketplace.catalogue.services.pushing import (
+    Gone,
+    HeadMoved,
+    Push,
+    push_revision,
+    read_head,
+)
+from marketplace.catalogue.services.repositories import (
+    NameTaken,
+    RefTaken,
+    create_adapter,
+    create_ref,
+    delete_ref,
+    move_adapter,
+    set_gate,
+)
 from marketplace.catalogue.services.shelving import (
     delete_adapter,
     set_visibility,
@@ -33,16 +50,28 @@ __all__ = [
     "MAX_TAGS",
     "CardFields",
     "CatalogueError",
+    "Gone",
+    "HeadMoved",
+    "NameTaken",
     "NewRevision",
     "Parent",
     "PublishError",
+    "Push",
+    "RefTaken",
     "check_card",
     "count_download",
+    "create_adapter",
+    "create_ref",
     "delete_adapter",
+    "delete_ref",
     "find_licence_problems",
     "like",
+    "move_adapter",
     "publish_revision",
+    "push_revision",
+    "read_head",
     "read_used_bytes",
+    "set_gate",
     "set_visibility",
     "unlike",
     "unyank_revision",

@@ -43,7 +43,7 @@ def yank_revision(revision: Revision, *, by: User, reason: str) -> None:
         text = f"Say in at most {MAX_REASON} characters why; whoever has it pinned will read it."
         raise CatalogueError({"reason": [text]})
     with transaction.atomic():
-        adapter = _lock_own(revision.adapter, by)
+        adapter = lock_own(revision.adapter, by)
         Revision.objects.filter(pk=revision.pk, yanked_at__isnull=True).update(
             yanked_at=timezone.now(), yank_reason=reason
         )
@@ -58,7 +58,7 @@ def unyank_revision(revision: Revision, *, by: User) -> None:
         CatalogueError: `by` is not the owner.
     """
     with transaction.atomic():
-        adapter = _lock_own(revision.adapter, by)
+        adapter = lock_own(revision.adapter, by)
         Revision.objects.filter(pk=revision.pk).update(yanked_at=None, yank_reason="")
         point_latest(adapter)
     revision.refresh_from_db()
@@ -73,7 +73,7 @@ def delete_adapter(adapter: Adapter, *, by: User) -> None:
         CatalogueError: `by` is not the owner.
     """
     with transaction.atomic():
-        locked = _lock_own(adapter, by)
+        locked = lock_own(adapter, by)
         Adapter.objects.filter(pk=locked.pk, deleted_at__isnull=True).update(
             deleted_at=timezone.now()
         )
@@ -89,7 +89,12 @@ def set_visibility(adapter: Adapter, visibility: str, *, by: User) -> Adapter:
     return update_card(adapter, CardFields(visibility=visibility), by=by)
 
 
-def _lock_own(adapter: Adapter, by: User) -> Adapter:
+def lock_own(adapter: Adapter, by: User) -> Adapter:
+    """Return the adapter with its row locked.
+
+    Raises:
+        CatalogueError: `by` is not the owner.
+    """
     locked = Adapter.objects.select_for_update(no_key=True, of=("self",)).get(pk=adapter.pk)
     if locked.owner_id != by.pk:
         raise CatalogueError({"": ["Only the owner of an adapter can do this."]})
