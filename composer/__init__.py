@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from composer.examples import Example, ExampleSplit, parse_examples, split_examples
     from composer.inspection import AdapterSummary, inspect_adapter
     from composer.limits import Limits
+    from composer.lorahub import lorahub_inference, lorahub_learning
     from composer.pickle_reader import convert_pickle
 
 __version__ = "0.1.0"
@@ -67,6 +68,8 @@ __all__ = [
     "convert_pickle",
     "inspect_adapter",
     "load_base",
+    "lorahub_inference",
+    "lorahub_learning",
     "parse_examples",
     "split_examples",
 ]
@@ -84,6 +87,7 @@ _NAMES_BY_MODULE = {
     "base_model": "BaseModelCache BaseModelSource compute_module_table load_base",
     "adapter": "LoraAdapter",
     "composing": "ComposeRequest Composition PoolMember compose",
+    "lorahub": "lorahub_inference lorahub_learning",
 }
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from composer.search.asking import Evaluation, Objective, SearchSettings
 from composer.search.nevergrad_optimizers import (
     OWN_OPTIMIZERS,
+    RunningOptimizer,
     optimizer_names,
     require_optimizer,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "WORST_LOSS",
     "Evaluation",
     "Objective",
+    "RunningOptimizer",
     "SearchSettings",
     "WeightSearch",
     "optimizer_names",

@@ -29,6 +29,8 @@ class SearchSettings:
     weight_bound: float = 1.5
     l1_penalty: float = 0.05
     start: tuple[float, ...] | None = None
+    # Candidates that nevergrad is asked for at once.
+    num_workers: int = 1
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -203,3 +206,75 @@ def test_names_of_optimizers() -> None:
     require_optimizer("greedy")
     with pytest.raises(SearchError, match="no optimiser called 'Oracle'"):
         require_optimizer("Oracle")
+
+
+@pytest.mark.parametrize("optimizer", ["CMA", "DE", "PSO"])
+def test_workers_are_asked_for_in_batches(optimizer: str) -> None:
+    objective = Softmax()
+    settings = replace(SETTINGS, optimizer=optimizer, num_workers=8)
+    search = run(settings, objective)
+    assert len(search.history) == 41
+    assert objective.calls == 1 + 5  # the base, then five populations of eight
+    assert run(settings).history == search.history
+
+
+def test_an_optimizer_that_breaks_down_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_down(*_args: object) -> None:
+        raise TypeError("only 0-dimensional arrays")
+
+    for method in ("ask", "tell"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"nevergrad.optimization.base.Optimizer.{method}", break_down)
+            with pytest.raises(SearchError, match="DE broke down"):
+                run(replace(SETTINGS, optimizer="DE"))
+
+
+def test_workers_beyond_the_budget_are_not_asked_for() -> None:
+    search = run(replace(SETTINGS, optimizer="DE", budget=11, num_workers=8))
+    assert len(search.history) == 12
+
+
+def test_an_optimizer_that_works_alone_is_asked_one_by_one() -> None:
+    objective = Softmax()
+    search = run(replace(SETTINGS, optimizer="Cobyla", budget=6, num_workers=4), objective)
+    assert len(search.history) == objective.calls == 7
+
+
+DROPPED = """
+import numpy as np
+from composer.search import SearchSettings, WeightSearch
+
+class Bowl:
+    def losses(self, weights):
+        return np.square(weights - 0.3).sum(axis=1)
+
+search = WeightSearch(Bowl(), 4, SearchSettings({optimizer!r}, budget=40, seed=1))
+evaluations = search.evaluations()
+for _ in range(5):
+    next(evaluations)
+kept = evaluations  # still referred to when the interpreter ends
+print("half-way", flush=True)
+{ending}
+"""
+
+
+@pytest.mark.parametrize("ending", ["", "raise SystemExit(0)", "evaluations.close()"])
+@pytest.mark.parametrize("optimizer", ["NGOpt", "Cobyla"])
+def test_a_search_dropped_half_way_lets_the_process_end(optimizer: str, ending: str) -> None:
+    program = DROPPED.format(optimizer=optimizer, ending=ending)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "half-way"), done.stderr
+
+
+def test_a_closed_search_leaves_no_thread() -> None:
+    before = threading.active_count()
+    evaluations = WeightSearch(Softmax(), 4, replace(SETTINGS, optimizer="Cobyla")).evaluations()
+    for _ in range(4):
+        next(evaluations)
+    evaluations.close()
+    for thread in threading.enumerate():
+        if type(thread).__name__ == "_MessagingThread":
+            thread.join(20)
+    assert threading.active_count() == before
