@@ -17,9 +17,9 @@ from marketplace.blobs.hashing import hash_file
 from marketplace.catalogue.models import Adapter, Revision
 from marketplace.uploads import quarantine
 from marketplace.uploads.errors import Busy, UploadError
-from marketplace.uploads.guarded_transport import Rules
 from marketplace.uploads.holding import Hold
 from marketplace.uploads.hub_reader import HubFailure, HubReader, RemoteFile, RemoteRevision
+from marketplace.uploads.hub_rules import rules_for
 from marketplace.uploads.models import Import, Transfer, Upload, UploadedFile
 from marketplace.uploads.quarantine import CARD, CONFIG, PICKLE, WEIGHTS
 from marketplace.uploads.sealing import unseal
@@ -32,15 +32,6 @@ from marketplace.uploads.services.transfers import forget_draft
 TRIES = 5  # without a single byte between them
 PAUSE_SECONDS = 0.5  # before the second try; doubled each time
 BUSY_TRIES = 30
-
-
-def rules_for(hub: str) -> Rules:
-    """The places that may be reached on the way to a hub of the settings."""
-    return Rules(
-        hub=hub,
-        file_hosts=tuple(settings.HUB_FILE_HOSTS),
-        internal=tuple(settings.INTERNAL_HUBS),
-    )
 
 
 def do_import(job: Import, hold: Hold) -> None:

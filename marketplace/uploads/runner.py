@@ -21,14 +21,15 @@ from marketplace.uploads.errors import UploadError
 from marketplace.uploads.fetching import do_import
 from marketplace.uploads.holding import Hold, LeaseLost, Stopped
 from marketplace.uploads.hub_reader import HubFailure
-from marketplace.uploads.models import Import, Transfer
+from marketplace.uploads.models import Export, Import, Transfer
+from marketplace.uploads.pushing import do_export
 from marketplace.uploads.sealing import SealBroken
 from marketplace.uploads.services.transfers import forget_draft
 
 logger = logging.getLogger(__name__)
 
 State = Transfer.State
-_DO: dict[type[Transfer], Callable[[Any, Hold], None]] = {Import: do_import}
+_DO: dict[type[Transfer], Callable[[Any, Hold], None]] = {Import: do_import, Export: do_export}
 
 
 def run(model: type[Transfer], job_id: UUID, *, worker: str = "") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, path
 
-from marketplace.uploads import api, views
+from marketplace.uploads import api, transfer_api, views
 
 urlpatterns: list[URLPattern] = [
     path("upload", views.new_upload, name="new"),
@@ -21,4 +21,12 @@ api_urlpatterns: list[URLPattern] = [
     path("uploads/<uuid:pk>/files/<str:path>", api.UploadFile.as_view(), name="api_upload_file"),
     path("uploads/<uuid:pk>/validate", api.UploadValidate.as_view(), name="api_upload_validate"),
     path("uploads/<uuid:pk>/publish", api.UploadPublish.as_view(), name="api_upload_publish"),
+    path("imports", transfer_api.ImportList.as_view(), name="api_imports"),
+    path("imports/<uuid:pk>", transfer_api.ImportDetail.as_view(), name="api_import"),
+    path("imports/<uuid:pk>/cancel", transfer_api.ImportCancel.as_view(), name="api_import_cancel"),
+    path("imports/<uuid:pk>/retry", transfer_api.ImportRetry.as_view(), name="api_import_retry"),
+    path("exports", transfer_api.ExportList.as_view(), name="api_exports"),
+    path("exports/<uuid:pk>", transfer_api.ExportDetail.as_view(), name="api_export"),
+    path("exports/<uuid:pk>/cancel", transfer_api.ExportCancel.as_view(), name="api_export_cancel"),
+    path("exports/<uuid:pk>/retry", transfer_api.ExportRetry.as_view(), name="api_export_retry"),
 ]

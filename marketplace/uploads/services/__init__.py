@@ -13,6 +13,7 @@ from marketplace.uploads.services.drafts import (
     remove_stale_uploads,
     update_draft_card,
 )
+from marketplace.uploads.services.exporting import ExportRequest, start_export
 from marketplace.uploads.services.importing import ImportRequest, start_import
 from marketplace.uploads.services.publishing import publish_upload
 from marketplace.uploads.services.receiving import Announced, receive_file, remove_file
@@ -21,6 +22,7 @@ from marketplace.uploads.services.transfers import TooMany, cancel_transfer, ret
 __all__ = [
     "CARD_FIELDS",
     "Announced",
+    "ExportRequest",
     "ImportRequest",
     "TooMany",
     "cancel_transfer",
@@ -31,6 +33,7 @@ __all__ = [
     "remove_file",
     "remove_stale_uploads",
     "retry_transfer",
+    "start_export",
     "start_import",
     "update_draft_card",
     "validate_upload",

@@ -15,6 +15,7 @@ from marketplace.catalogue.front_matter import FrontMatterError, read_readme
 from marketplace.catalogue.models import BaseModel
 from marketplace.catalogue.services import CardFields
 from marketplace.catalogue.validation import Outcome, validate_folder
+from marketplace.request_bodies import give_back_connection
 from marketplace.uploads import quarantine
 from marketplace.uploads.errors import Busy, Conflict
 from marketplace.uploads.models import CHECK_GRACE_SECONDS, Upload
@@ -23,7 +24,6 @@ from marketplace.uploads.readme import suggest_name, suggest_summary
 from marketplace.uploads.services.drafts import (
     CARD_FIELDS,
     CHANGEABLE,
-    give_back_connection,
     update_draft_card,
 )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from marketplace.accounts.models import User
@@ -96,12 +96,6 @@ def remove_stale_uploads() -> int:
         ):
             quarantine.remove_all(draft)
     return count
-
-
-def give_back_connection() -> None:
-    """Let others use this request's database connection while it waits for something slow."""
-    if "pool" in connection.settings_dict["OPTIONS"] and not connection.in_atomic_block:
-        connection.close()
 
 
 def _fit(name: str, value: Any) -> Any:

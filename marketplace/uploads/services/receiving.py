@@ -14,10 +14,11 @@ from django.db import transaction
 
 from marketplace.accounts.models import User
 from marketplace.catalogue.services import read_used_bytes
+from marketplace.request_bodies import give_back_connection
 from marketplace.uploads import quarantine
 from marketplace.uploads.errors import Conflict, NoRoom, TooLarge, UploadError, WrongHash
 from marketplace.uploads.models import Upload, UploadedFile
-from marketplace.uploads.services.drafts import give_back_connection, reopen
+from marketplace.uploads.services.drafts import reopen
 
 DISCARDED = "The draft was discarded while the file came in."
 
