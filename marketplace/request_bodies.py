@@ -18,6 +18,7 @@ from typing import Any
 from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
 from django.core.handlers.asgi import ASGIRequest
+from django.db import connection
 from django.http import HttpRequest, HttpResponse
 
 Message = MutableMapping[str, Any]
@@ -127,6 +128,12 @@ def read_chunks(request: HttpRequest) -> Iterator[bytes]:
     read = async_to_sync(reader.read_some) if reader else lambda: request.read(CHUNK_BYTES)
     while chunk := read():
         yield chunk
+
+
+def give_back_connection() -> None:
+    """Let others use this request's database connection while it waits for something slow."""
+    if "pool" in connection.settings_dict["OPTIONS"] and not connection.in_atomic_block:
+        connection.close()
 
 
 def guard_bodies(application: Application, error_page: ErrorPage) -> Application:

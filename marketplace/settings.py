@@ -167,6 +167,10 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
         "task": "marketplace.uploads.tasks.clean_up_quarantine",
         "schedule": crontab(minute="17"),
     },
+    "clean-up-pushes": {
+        "task": "marketplace.hub.tasks.clean_up_pushes",
+        "schedule": crontab(minute="27"),
+    },
     "forget-old-events": {
         "task": "marketplace.live.tasks.forget_old_events",
         "schedule": crontab(minute="47"),

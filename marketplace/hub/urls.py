@@ -13,6 +13,7 @@ from marketplace.hub.views import (
     files,
     identity,
     info,
+    lfs,
     likes,
     listing,
     missing,
@@ -20,11 +21,15 @@ from marketplace.hub.views import (
     refs_writing,
     repos,
     trees,
+    xet,
 )
 
 # A revision and what follows it is split by `addresses` where slashes are still told apart.
 _ADAPTER = r"(?P<owner>[^/]+)/(?P<name>[^/]+)"
 _API = rf"^api/models/{_ADAPTER}"
+_GIT = r"^(?P<owner>[^/]+)/(?P<name>[^/]+)\.git/info/lfs/objects"
+_CAS = r"^_cas/(?P<place>[0-9]+-[0-9]+)"
+_XORB = r"(?P<xorb>[0-9a-f]{64})"
 _BELOW = (
     "revision|tree|paths-info|refs|commits|commit|preupload|branch|tag|settings|auth-check|"
     "like|likers|discussions|xet-write-token|xet-read-token"
@@ -60,6 +65,13 @@ publishing: list[URLPattern] = [
     re_path(rf"{_API}/tag/.+\Z", refs_writing.change_tag, name="tag"),
     re_path(rf"{_API}/preupload/.+\Z", committing.preupload, name="preupload"),
     re_path(rf"{_API}/commit/.+\Z", committing.commit, name="commit"),
+    re_path(rf"{_GIT}/batch\Z", lfs.batch, name="lfs_batch"),
+    re_path(rf"{_GIT}/verify\Z", lfs.verify, name="lfs_verify"),
+    path("_lfs/<str:permit>", lfs.receive, name="lfs_receive"),
+    re_path(rf"{_API}/xet-write-token/.+\Z", xet.give_token, name="xet_token"),
+    re_path(rf"{_CAS}/v1/xorbs/default/{_XORB}\Z", xet.take_one_xorb, name="xorb"),
+    re_path(rf"{_CAS}/v1/shards\Z", xet.take_one_shard, name="shard"),
+    re_path(rf"{_CAS}/.*\Z", xet.absent, name="xet_absent"),
 ]
 # Single-segment ids, data sets and spaces, and whatever else clients may try.
 absent: list[URLPattern] = [

@@ -54,17 +54,20 @@ class ShardFile:
         return sum(segment.size for segment in self.segments)
 
 
-def count_chunks(data: bytes | memoryview) -> int:
-    """Walk over a xorb's chunk headers and return their number.
+def count_chunks(xorb: Path) -> int:
+    """Walk over a stored xorb's chunk headers and return their number.
 
     Raises:
         XetError: where a header is cut off, oversized or of an unknown kind.
     """
-    position, count = 0, 0
-    while position < len(data):
-        position = _read_header(bytes(data[position : position + CHUNK_HEADER]), position).end
-        count += 1
-    if position != len(data):
+    size = xorb.stat().st_size
+    position = count = 0
+    with xorb.open("rb") as file:
+        while position < size:
+            file.seek(position)
+            position = _read_header(file.read(CHUNK_HEADER), position).end
+            count += 1
+    if count == 0 or position != size:
         raise XetError("The xorb ends in the middle of a chunk.")
     return count
 

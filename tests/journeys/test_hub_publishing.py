@@ -169,3 +169,101 @@ def test_folders_files_copies_and_stale_parents(run, tmp_path):
     assert told["stale"] == 412
     assert told["left"] == sorted([*adapter, "empty.txt", "old/adapter_model.safetensors"])
     assert "YAML" in told["yaml"]
+
+
+LARGE = """
+repo = "pusher/{name}"
+api.create_repo(repo)
+content = os.urandom(6 << 20) * 3 + b"end"
+path = folder / "large.dat"
+path.write_bytes(content)
+source = {source}
+api.upload_file(repo_id=repo, path_or_fileobj=source, path_in_repo="large.dat")
+back = pathlib.Path(api.hf_hub_download(repo, "large.dat")).read_bytes()
+told["same"] = back == content
+api.upload_file(repo_id=repo, path_or_fileobj=content[: 11 << 20], path_in_repo="basic.dat")
+entry = api.get_paths_info(repo, ["basic.dat"])[0]
+told["size"] = entry.size
+told["seen"] = HfApi(token=False).repo_exists(repo)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "env"),
+    [
+        ("by-xet", "path", {}),
+        ("by-lfs", "path", {"HF_HUB_DISABLE_XET": "1"}),
+        ("by-file-object", "io.BytesIO(content)", {}),
+    ],
+)
+def test_large_files_come_back_whole(run, stack, name, source, env):
+    """Over Xet by default; over LFS, in parts and in one piece, without it."""
+    told = run(LARGE.format(name=name, source=source), **env)
+    assert told["same"] is True
+    assert told["size"] == 11 << 20
+    assert told["seen"] is False
+
+
+def test_a_refused_adapter_shows_all_problems_and_leaves_no_trace(run, tmp_path):
+    folder = tiny_adapter_folder(
+        tmp_path / "bad", seed=12, config={"use_dora": True, "lora_bias": True}
+    )
+    (folder / "payload.pkl").write_bytes(b"pickle")
+    (folder / "training_args.bin").write_bytes(b"left over")
+    told = run(
+        """
+        repo = "pusher/bad"
+        api.create_repo(repo)
+        def push(**options):
+            try:
+                api.upload_folder(repo_id=repo, folder_path=folder / "bad", **options)
+            except BadRequestError as error:
+                return str(error)
+        told["pickle"] = push()
+        told["refused"] = push(ignore_patterns="*.pkl")
+        told["files"] = api.list_repo_files(repo)
+        """
+    )
+    assert "payload.pkl" in told["pickle"]
+    assert "training_args.bin" not in told["pickle"]
+    assert all(word in told["refused"] for word in ("use_dora", "lora_bias"))
+    assert told["files"] == []
+
+
+def test_settings_moves_tags_and_deletion(run, tmp_path):
+    tiny_adapter_folder(tmp_path / "adapter", seed=13)
+    told = run(
+        """
+        repo, moved = "pusher/before", "pusher/after"
+        api.create_repo(repo)
+        api.upload_folder(repo_id=repo, folder_path=folder / "adapter")
+        api.create_tag(repo, tag="first")
+        try:
+            api.create_tag(repo, tag="first")
+        except HfHubHTTPError as error:
+            told["twice"] = error.response.status_code
+        api.create_branch(repo, branch="side")
+        api.delete_branch(repo, branch="side")
+        told["branches"] = [ref.name for ref in api.list_repo_refs(repo).branches]
+        told["tags"] = [ref.name for ref in api.list_repo_refs(repo).tags]
+        api.move_repo(from_id=repo, to_id=moved)
+        told["by_old_name"] = api.model_info(repo).id
+        anonymous = HfApi(token=False)
+        api.update_repo_settings(moved, gated="auto")
+        told["gated"] = anonymous.model_info(moved).gated
+        api.update_repo_settings(moved, private=True)
+        told["private"] = anonymous.repo_exists(moved)
+        api.delete_repo(moved)
+        api.delete_repo(moved, missing_ok=True)
+        told["exists"] = api.repo_exists(moved)
+        """
+    )
+    assert told == {
+        "twice": 409,
+        "branches": ["main"],
+        "tags": ["first"],
+        "by_old_name": "pusher/after",
+        "gated": "auto",
+        "private": False,
+        "exists": False,
+    }

@@ -23,8 +23,9 @@ from marketplace.hub.lfs_rule import LARGE_BYTES
 from marketplace.hub.parameters import is_true
 from marketplace.hub.services.checking import find_forbidden, is_leftover, is_whole
 from marketplace.hub.services.committing import apply_commit
+from marketplace.hub.services.objects import read_room
 from marketplace.hub.services.operations import read_commit
-from marketplace.request_bodies import BodyError, read_chunks
+from marketplace.request_bodies import BodyError, give_back_connection, read_chunks
 
 MAX_FILES = 1000
 _OVERHEAD = 64 * 1024
@@ -65,7 +66,7 @@ def commit(request: HttpRequest, caller: Caller, owner: str, name: str) -> HttpR
     if not limit.use(str(user.pk)):
         raise TooMany(f"At most {limit.times} commits an hour.", seconds=HOUR // 4)
     try:
-        told = read_commit(_bounded(request), user, room=_free_bytes(user))
+        told = read_commit(_bounded(request), user, room=read_room(user))
         revision = apply_commit(adapter, branch, told, by=user)
     except BodyError:
         raise BadRequest("The commit did not arrive whole. Send it again.") from None
@@ -130,7 +131,7 @@ def _find_problems(wanted: dict[str, int], there: dict[str, Any], user: User) ->
     ]
     if is_whole([*wanted, *there]):
         problems += find_forbidden(wanted)
-    free, total = _free_bytes(user), sum(wanted.values())
+    free, total = read_room(user), sum(wanted.values())
     known = sum(blob.size for path, blob in there.items() if path in wanted)
     if total - known > free:
         problems.append(
@@ -150,7 +151,4 @@ def _bounded(request: HttpRequest) -> Any:
                 f"A commit may bring at most {settings.MAX_UPLOAD_BYTES:,} bytes. Make several."
             )
         yield chunk
-
-
-def _free_bytes(user: User) -> int:
-    return max(0, int(settings.USER_QUOTA_BYTES) - services.read_used_bytes(user))
+        give_back_connection()  # the next piece may be long in coming
