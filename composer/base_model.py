@@ -37,6 +37,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from composer.errors import BaseModelError, InsufficientMemory, StorageFull
+from composer.fast_layers import speed_up
 
 SourceKind = Literal["hub", "folder", "gguf_package"]
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -142,6 +143,7 @@ def load_base(
         message = f"The tokenizer of {source.title} has no end token, so answers cannot end."
         raise BaseModelError(message)
     model = model.to(chosen_device).eval().requires_grad_(requires_grad=False)
+    speed_up(model, chosen_device, chosen_dtype)
     return LoadedBase(
         source=source,
         model=model,

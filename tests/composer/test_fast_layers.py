@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from transformers.activations import NewGELUActivation
+
+from composer.fast_layers import OneDnnLinear, has_onednn, speed_up
+
+CPU = torch.device("cpu")
+needs_onednn = pytest.mark.skipif(not has_onednn(), reason="no oneDNN on this machine")
+
+
+def small() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 6), NewGELUActivation(), nn.Linear(6, 4, bias=False))
+
+
+@needs_onednn
+def test_it_works() -> None:
+    plain, fast = small(), small()
+    speed_up(fast, CPU, torch.float32)
+    assert isinstance(fast[0], OneDnnLinear)
+    with torch.inference_mode():
+        for shape in ((5, 8), (2, 3, 8), (0, 8)):
+            x = torch.randn(shape)
+            assert torch.allclose(plain(x), fast(x), atol=1e-6)
+        strided = torch.randn(8, 5).T
+        assert torch.allclose(plain(strided), fast(strided), atol=1e-6)
+
+
+def test_gradients_are_those_of_the_plain_layers() -> None:
+    plain, fast = small(), small()
+    speed_up(fast, CPU, torch.float32)
+    inputs = [torch.ones(3, 8, requires_grad=True) for _ in range(2)]
+    for model, x in zip((plain, fast), inputs, strict=True):
+        model(x).sum().backward()
+    assert torch.allclose(inputs[0].grad, inputs[1].grad, atol=1e-6)
+
+
+def test_a_copy_computes_with_its_own_weights() -> None:
+    model = small()
+    speed_up(model, CPU, torch.float32)
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        twin[0].weight.zero_()
+        assert not torch.allclose(twin(torch.ones(1, 8)), model(torch.ones(1, 8)))
+
+
+def test_other_dtypes_and_devices_keep_their_layers() -> None:
+    half, far = small(), small()
+    speed_up(half, CPU, torch.bfloat16)
+    speed_up(far, torch.device("meta"), torch.float32)
+    assert type(half[0]) is type(far[0]) is nn.Linear
+    fast = small()
+    speed_up(fast, CPU, torch.float32)
+    fast.to(torch.bfloat16)
+    assert fast(torch.ones(1, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16
