@@ -1,7 +1,8 @@
 """The same layers, computed faster on an x86 processor: what `base_model` puts into what it loads.
 
 Numbers stay those of the plain layers up to rounding, and gradients take the plain road. Measured
-on one core of an EPYC with AVX-512: a float32 forward pass of FLAN-T5-small's shape 475 ms -> 237 ms.
+on one core of an EPYC with AVX-512: a float32 forward pass of FLAN-T5-small's shape took 475 ms
+before and 237 ms after.
 """
 
 from __future__ import annotations

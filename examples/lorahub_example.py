@@ -3,7 +3,8 @@
     python examples/lorahub_example.py --modules DIR_OR_NAME ... [--base DIR_OR_NAME] [--steps 40]
 
 Modules are folders, or `owner/name` on the hub that HF_ENDPOINT names (a marketplace of this
-project or another). The task here is the paper's: boolean expressions; put your own rows in their place.
+project or another). The task here is the paper's: boolean expressions; put your own rows in their
+place.
 """
 
 from __future__ import annotations
