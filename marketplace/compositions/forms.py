@@ -156,7 +156,7 @@ class ComposeForm(forms.Form):
             pick_for_me=not is_picked,
             base_model=None if is_picked else given.get("base_model"),
             rows=rows,
-            instruction=given.get("instruction", ""),
+            instruction=given.get("instruction", "").replace("\r\n", "\n"),
             title=given.get("title", ""),
             n_fit=given.get("n_fit"),
             hand_weights=self._hand_weights(revisions, data),
@@ -255,8 +255,15 @@ class PublishForm(forms.Form):
 
 
 def typed_rows(data: QueryDict) -> list[Row]:
-    """Return the rows of the page's table; rows left blank on both sides do not count."""
-    pairs = zip(data.getlist("row_input"), data.getlist("row_output"), strict=False)
+    """Return the rows of the page's table; rows left blank on both sides do not count.
+
+    Browsers send the line breaks of a text area as CR LF; models were trained on LF.
+    """
+    inputs, outputs = (
+        [text.replace("\r\n", "\n") for text in data.getlist(name)]
+        for name in ("row_input", "row_output")
+    )
+    pairs = zip(inputs, outputs, strict=False)
     return [Row(left, right) for left, right in pairs if left.strip() or right.strip()]
 
 

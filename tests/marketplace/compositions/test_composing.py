@@ -116,6 +116,19 @@ def test_rows_come_from_table_paste_and_file_together(client, alice, adapters, s
     assert list(rows.values_list("input", flat=True)) == ["typed", "pasted", "from file"]
 
 
+def test_line_breaks_in_a_row_reach_the_model_as_they_were_typed(client, alice, adapters, sent):
+    client.force_login(alice)
+    data = form_data(adapters, examples="")
+    # What a browser makes of a line break in a text area.
+    data["row_input"] = [f"Read.\r\n\r\nInput: word{number}\r\nOutput:" for number in range(8)]
+    data["row_output"] = [f"answer{number}" for number in range(8)]
+
+    client.post(NEW, data)
+
+    inputs = CompositionJob.objects.get().examples.values_list("input", flat=True)
+    assert "Read.\n\nInput: word0\nOutput:" in inputs
+
+
 def test_reading_rows_shows_them_in_the_table_and_starts_nothing(client, alice, adapters):
     client.force_login(alice)
     answer = client.post(NEW, form_data(adapters, action="read"))
