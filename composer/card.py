@@ -152,8 +152,8 @@ def _method_lines(recipe: Mapping[str, Any]) -> list[str]:
         optimizer += f" ({recipe['optimizer_resolved']})"
     lines = [
         (
-            f"* Weights learned without gradients on {recipe['rows']['fit']} rows, after LoraHub "
-            f"({PAPER})."
+            f"* Weights of the adapters learned without gradients on {recipe['rows']['fit']} "
+            f"rows, after LoraHub ({PAPER})."
         ),
         f"* Candidates: {recipe['selection']}; {spent.get('alone', 0)} adapters were scored alone.",
         (
@@ -163,6 +163,13 @@ def _method_lines(recipe: Mapping[str, Any]) -> list[str]:
         ),
         f"* Merge: `{recipe['merge_method']}`, {_FORMULAS[recipe['merge_method']]}.",
     ]
+    quick = recipe.get("quick_lora")
+    if quick:
+        lines.append(
+            f"* A quick LoRA trained on your examples, with gradients ({quick['steps']} steps of "
+            f"AdamW, rank {quick['rank']}), takes part with weight {quick['weight']:+.2f}; its "
+            "factors are merged in."
+        )
     if recipe["svd_error"] is not None:
         lines.append(f"* Relative error of the SVD: {recipe['svd_error']:.4f}.")
     versions = ", ".join(f"{name} {version}" for name, version in recipe["versions"].items())

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Phase = Literal["loading", "screening", "searching", "merging", "scoring", "writing"]
+Phase = Literal["loading", "screening", "searching", "training", "merging", "scoring", "writing"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,15 @@ class EvaluationScored:
 
 
 @dataclass(frozen=True)
+class TrainingStepped:
+    """The quick LoRA has taken `done` of `total` steps; `loss` is what the last started from."""
+
+    done: int
+    total: int
+    loss: float
+
+
+@dataclass(frozen=True)
 class ReferenceScored:
     """The fit loss of what the search is compared with."""
 
@@ -72,7 +81,13 @@ class LogLine:
 
 
 Progress = (
-    PhaseStarted | CandidateScored | EvaluationScored | ReferenceScored | AnswersScored | LogLine
+    PhaseStarted
+    | CandidateScored
+    | EvaluationScored
+    | TrainingStepped
+    | ReferenceScored
+    | AnswersScored
+    | LogLine
 )
 OnProgress = Callable[[Progress], None]
 ShouldStop = Callable[[], bool]

@@ -16,11 +16,18 @@ from typing import Any, Literal
 from composer.examples import Example, ExampleSplit
 from composer.matching import is_match, rouge_l
 
-Method = Literal["base", "prompting", "uniform", "best_single", "composed"]
+Method = Literal["base", "prompting", "uniform", "best_single", "quick_lora", "composed"]
 Metric = Literal["exact_match", "rougeL"]
 Side = Literal["fit", "held_out"]
 
-ORDER: tuple[Method, ...] = ("base", "prompting", "uniform", "best_single", "composed")
+ORDER: tuple[Method, ...] = (
+    "base",
+    "prompting",
+    "uniform",
+    "best_single",
+    "quick_lora",
+    "composed",
+)
 CLEAR, PROBABLE = 0.05, 0.2  # p-values of the exact paired test
 Z95 = 1.959963984540054
 RESAMPLES = 2000
@@ -246,11 +253,12 @@ def _winner(rows: Sequence[ReportRow], side: Side) -> Method:
 
 
 def _headline(winner: Method, p_value: float, *, better: bool) -> str:
-    if winner in {"base", "prompting", "uniform"}:
+    if winner in {"base", "prompting", "uniform", "quick_lora"}:
         names = {
             "base": "the base model alone",
             "prompting": "prompting with the same rows",
             "uniform": "the plain mean of the adapters",
+            "quick_lora": "a LoRA trained on the same rows alone",
         }
         return f"No better than {names[winner]}."
     helped = "helped" if better else "did not help"

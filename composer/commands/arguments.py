@@ -63,6 +63,11 @@ def _compose(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=W",
         help="set a weight by hand, no search; repeat for each adapter",
     )
+    parser.add_argument(
+        "--quick-lora",
+        action="store_true",
+        help="train a LoRA on the fit rows, with gradients, and let it take part",
+    )
     parser.add_argument("--prompting", action="store_true", help="also judge few-shot prompting")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="resume from it if stopped")
     _judging(parser)

@@ -20,6 +20,7 @@ from composer.progress import (
     EvaluationScored,
     LogLine,
     PhaseStarted,
+    TrainingStepped,
 )
 from composer.progress import Progress as ProgressEvent
 from composer.report import Report, Score
@@ -85,6 +86,7 @@ _SAME_NAMES = (
     "l1_penalty",
     "svd_rank",
     "prompting",
+    "quick_lora",
     "dtype",
     "device",
     "checkpoint",
@@ -148,6 +150,8 @@ class _Bars:
                 bars.update(task, completed=event.number)
                 if event.is_best:
                     bars.update(task, note=f"best loss {event.fit_loss:.3f}")
+            case TrainingStepped():
+                bars.update(task, completed=event.done, note=f"loss {event.loss:.3f}")
             case AnswersScored():
                 bars.update(task, completed=event.done, total=event.total, note=event.method)
             case LogLine():

@@ -18,6 +18,7 @@ from composer.progress import (
     PhaseStarted,
     Progress,
     ReferenceScored,
+    TrainingStepped,
     ignore,
     never,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "PoolMember",
     "Progress",
     "ReferenceScored",
+    "TrainingStepped",
     "compose",
     "ignore",
     "never",

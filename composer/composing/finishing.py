@@ -13,6 +13,7 @@ from composer.card import Ingredient, make_card, make_recipe
 from composer.composing.preparing import Work
 from composer.composing.request import Composition
 from composer.composing.searching import Found
+from composer.composing.training import QuickLora
 from composer.inspection import AdapterSummary, inspect_adapter
 from composer.judging import Judge, choose_metric, judge_methods
 from composer.limits import DEFAULT
@@ -26,6 +27,7 @@ LABELS: dict[Method, str] = {
     "prompting": "Base, prompted with the fit rows",
     "uniform": "Uniform mean",
     "best_single": "Best single adapter",
+    "quick_lora": "LoRA trained on your rows alone",
     "composed": "Composed",
 }
 
@@ -40,11 +42,12 @@ class Outcome:
     found: Found
     merged: Merged
     report: Report
+    quick: QuickLora | None = None
 
 
-def merge_found(work: Work, candidates: list[LoraAdapter], weights: Sequence[float]) -> Merged:
+def merge_found(work: Work, candidates: list[LoraAdapter], found: Found) -> Merged:
     """Merge by the chosen method; ranks that loaders refuse are cut by an SVD, and that is said."""
-    request = work.request
+    request, weights = work.request, found.weights
     work.phase("merging", f"merging by {request.merge_method}")
     method, rank = request.merge_method, request.svd_rank
     if method == "concat" and _rank_sum(candidates, weights) > DEFAULT.rank:
@@ -59,7 +62,11 @@ def merge_found(work: Work, candidates: list[LoraAdapter], weights: Sequence[flo
 
 
 def judge_all(
-    work: Work, base: LoadedBase, candidates: list[LoraAdapter], merged: Merged
+    work: Work,
+    base: LoadedBase,
+    candidates: list[LoraAdapter],
+    merged: Merged,
+    quick: QuickLora | None = None,
 ) -> Report:
     """Answer and score all rows with the base, the references and the adapter to be written."""
     request = work.request
@@ -74,6 +81,8 @@ def judge_all(
         "best_single": candidates[0],
         "composed": merged.adapter,
     }
+    if quick is not None:
+        methods["quick_lora"] = replace(quick.alone, name="alone")
     judge = Judge(
         base,
         work.split,
@@ -104,7 +113,7 @@ def write_result(work: Work, base: LoadedBase, outcome: Outcome) -> Composition:
         summary = inspect_adapter(folder, base.module_table, base_name=request.base.title)
     return Composition(
         folder=request.output_folder,
-        names=tuple(adapter.name for adapter in outcome.candidates),
+        names=_names(outcome),
         weights=found.weights,
         merge_method=request.merge_method,
         optimizer_resolved=found.optimizer_resolved,
@@ -115,6 +124,11 @@ def write_result(work: Work, base: LoadedBase, outcome: Outcome) -> Composition:
         svd_error=outcome.merged.svd_error,
         summary=summary,
     )
+
+
+def _names(outcome: Outcome) -> tuple[str, ...]:
+    trained = [] if outcome.quick is None else [outcome.quick.adapter]
+    return tuple(adapter.name for adapter in [*outcome.candidates, *trained])
 
 
 def _rank_sum(candidates: Sequence[LoraAdapter], weights: Sequence[float]) -> int:
@@ -135,9 +149,10 @@ def _recipe(work: Work, base: LoadedBase, outcome: Outcome) -> dict[str, Any]:
             weight=weight,
             loss_alone=outcome.alone.get(adapter.name),
         )
-        for adapter, weight in zip(outcome.candidates, outcome.found.weights, strict=True)
+        # The last weight may be the quick LoRA's, which is no parent.
+        for adapter, weight in zip(outcome.candidates, outcome.found.weights, strict=False)
     ]
-    return make_recipe(
+    recipe = make_recipe(
         replace(work.request, examples=work.split.fit),
         ingredients,
         optimizer_resolved=outcome.found.optimizer_resolved,
@@ -146,3 +161,4 @@ def _recipe(work: Work, base: LoadedBase, outcome: Outcome) -> dict[str, Any]:
         svd_error=outcome.merged.svd_error,
         dtype=str(base.dtype).removeprefix("torch."),
     )
+    return recipe | {"quick_lora": outcome.quick.facts if outcome.quick else None}

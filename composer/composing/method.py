@@ -14,6 +14,7 @@ from composer.composing.preparing import (
 )
 from composer.composing.request import ComposeRequest, Composition
 from composer.composing.searching import find_weights
+from composer.composing.training import add_quick_lora
 from composer.progress import OnProgress, ShouldStop, ignore, never
 
 
@@ -40,6 +41,10 @@ def compose(
     pool = load_pool(work, base, summaries)
     candidates, alone = select_candidates(work, base, pool)
     found = find_weights(work, base, candidates, alone)
-    merged = merge_found(work, candidates, found.weights)
-    report = judge_all(work, base, candidates, merged)
-    return write_result(work, base, Outcome(candidates, summaries, alone, found, merged, report))
+    quick = None
+    if request.quick_lora:
+        quick, found = add_quick_lora(work, base, candidates, found)
+    merged = merge_found(work, candidates if quick is None else [*candidates, quick.adapter], found)
+    report = judge_all(work, base, candidates, merged, quick)
+    outcome = Outcome(candidates, summaries, alone, found, merged, report, quick)
+    return write_result(work, base, outcome)

@@ -52,6 +52,9 @@ def check_request(request: ComposeRequest) -> None:
     if request.n_candidates < 1:
         raise SearchError(f"At least 1 candidate is needed, not {request.n_candidates}.")
     require_optimizer(request.optimizer)
+    if request.quick_lora and request.merge_method == "factor":
+        message = "A quick LoRA is added to an exact sum. Choose concat or svd, or leave it out."
+        raise IncompatibleAdapters(message)
     strangers = set(request.hand_weights or {}) - {member.name for member in request.pool}
     if strangers:
         names = ", ".join(sorted(strangers))

@@ -20,6 +20,7 @@ class ComposeRequest:
 
     `held_out` gives separate rows to judge on; without it `examples` are split, `n_fit` of them to
     fit (None: by their number). `hand_weights` skips the search: adapter name to weight.
+    `quick_lora` trains a LoRA on the fit rows, with gradients, and lets it take part.
     """
 
     base: BaseModelSource
@@ -40,6 +41,7 @@ class ComposeRequest:
     svd_rank: int | None = None
     hand_weights: Mapping[str, float] | None = None
     prompting: bool = False
+    quick_lora: bool = False
     dtype: Dtype = "auto"
     device: str = "auto"
     checkpoint: Path | None = None

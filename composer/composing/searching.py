@@ -60,7 +60,7 @@ def find_weights(
             len(candidates),
             settings,
             checkpoint=request.checkpoint,
-            fingerprint=_fingerprint(work, base, candidates),
+            fingerprint=fingerprint_of(work, base, candidates),
             should_stop=work.should_stop,
         )
         work.phase(
@@ -156,7 +156,7 @@ def _confirm(
     return replace(contenders[best], fit_loss=float(fit[best]))
 
 
-def _fingerprint(work: Work, base: LoadedBase, candidates: Sequence[LoraAdapter]) -> str:
+def fingerprint_of(work: Work, base: LoadedBase, candidates: Sequence[LoraAdapter]) -> str:
     """Name what the losses depend on: a checkpoint of anything else is not resumed."""
     request = work.request
     revisions = {member.name: member.revision for member in request.pool}

@@ -19,6 +19,7 @@ PHASES = {
     "loading": "Loading the base model",
     "screening": "Scoring every adapter alone",
     "searching": "Searching weights",
+    "training": "Training a LoRA on the rows",
     "merging": "Merging",
     "scoring": "Answering rows for the report",
     "writing": "Writing the adapter",

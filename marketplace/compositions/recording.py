@@ -19,6 +19,7 @@ from composer.progress import (
     LogLine,
     PhaseStarted,
     ReferenceScored,
+    TrainingStepped,
 )
 from marketplace.compositions.holding import Hold
 from marketplace.compositions.models import CompositionJob, Evaluation, Ingredient
@@ -123,6 +124,11 @@ class Recorder:
         }
         if event.is_best:
             self._changes["best_loss"] = event.fit_loss
+        self._flush_soon()
+
+    @_take.register
+    def _(self, event: TrainingStepped) -> None:
+        self._changes |= {"phase_done": event.done, "phase_total": event.total}
         self._flush_soon()
 
     @_take.register

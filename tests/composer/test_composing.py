@@ -20,6 +20,7 @@ from composer.composing import (
     PoolMember,
     Progress,
     ReferenceScored,
+    TrainingStepped,
     compose,
     finishing,
 )
@@ -34,6 +35,7 @@ from composer.errors import (
 )
 from composer.examples import Example
 from composer.progress import AnswersScored, CandidateScored, LogLine
+from composer.quick_lora import QUICK_LORA
 from composer.scoring import Scorer, encode_examples
 from composer.stacking import AdapterStack
 from tests.composer.tiny import ATTENTION, BASE_NAME, ROWS, T5_ATTENTION, make_adapter
@@ -356,3 +358,44 @@ def test_judging_uses_the_adapter_that_is_written(make_request: Make, causal: Lo
     assert result.report.rows[-1].fit.loss == pytest.approx(loss, abs=1e-4)
     assert result.svd_error is not None
     assert 0 < result.svd_error < 1
+
+
+def test_a_quick_lora_takes_part_and_is_named(make_request: Make, tmp_path: Path) -> None:
+    events: list[Progress] = []
+    plain = compose(make_request(output_folder=tmp_path / "plain"))
+    result = compose(make_request(quick_lora=True), events.append)
+    assert result.names == (*plain.names, QUICK_LORA)
+    assert result.weights == (*plain.weights, 0.5)
+    assert result.recipe["quick_lora"]["steps"] == 25
+    assert [parent["adapter"] for parent in result.recipe["parents"]] == list(plain.names)
+    assert plain.recipe["quick_lora"] is None
+    assert "with gradients" in result.card
+    assert "with gradients" not in plain.card
+    rows = {row.method: row for row in result.report.rows}
+    assert list(rows)[-2:] == ["quick_lora", "composed"]
+    assert rows["composed"].fit.loss < plain.report.rows[-1].fit.loss
+    steps = [event.done for event in events if isinstance(event, TrainingStepped)]
+    assert steps == list(range(1, 51))
+
+
+def test_a_stop_while_training_resumes_to_the_same_adapter(
+    make_request: Make, tmp_path: Path
+) -> None:
+    undisturbed = compose(make_request(quick_lora=True))
+    request = make_request(
+        quick_lora=True, checkpoint=tmp_path / "checkpoint.json", output_folder=tmp_path / "resumed"
+    )
+    seen: list[Progress] = []
+    with pytest.raises(Stopped):
+        compose(
+            request,
+            seen.append,
+            lambda: any(isinstance(e, TrainingStepped) and e.done >= 30 for e in seen),
+        )
+    assert not request.output_folder.exists()
+    assert compose(request).summary.weights_sha256 == undisturbed.summary.weights_sha256
+
+
+def test_a_quick_lora_needs_an_exact_sum(make_request: Make) -> None:
+    with pytest.raises(IncompatibleAdapters, match="Choose concat or svd"):
+        compose(make_request(quick_lora=True, merge_method="factor"))
