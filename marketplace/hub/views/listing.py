@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from django.db.models.fields.json import KT
+from django.db.models.fields.json import KeyTextTransform
 from django.http import HttpRequest, JsonResponse
 
 from marketplace.catalogue.models import Adapter, RevisionFile
@@ -32,8 +32,8 @@ def list_models(request: HttpRequest, caller: Caller) -> JsonResponse:
     rows = rows.only(*COLUMNS).prefetch_related("tags")
     if fields & FACTS:
         rows = rows.annotate(
-            task_type=KT("latest__summary_json__task_type"),
-            named_base=KT("latest__summary_json__base_model_name_or_path"),
+            task_type=KeyTextTransform("task_type", "latest__summary_json"),
+            named_base=KeyTextTransform("base_model_name_or_path", "latest__summary_json"),
         )
     found = list(page.cut(filter_models(rows, request.GET)))
     shown = found[: page.size]
