@@ -351,7 +351,6 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "JobState": "marketplace.compositions.models.CompositionJob.State",
         "UploadState": "marketplace.uploads.models.Upload.State",
-        "TransferState": "marketplace.uploads.models.Transfer.State",
         "BaseModelState": "marketplace.catalogue.models.BaseModel.State",
         "RevisionState": "marketplace.catalogue.models.Revision.State",
     },

@@ -294,7 +294,7 @@ def _find_revision(owner: User, text: str, problems: dict[str, list[str]]) -> Re
     """Find owner/name or owner/name@revision; a private one of others is missing, too."""
     full_name, _, label = text.replace("\x00", "").partition("@")
     user_name, _, name = full_name.partition("/")
-    visible = Revision.objects.visible_to(owner).on_shelf().of(user_name, name)
+    visible = Revision.objects.readable_files_by(owner).on_shelf().of(user_name, name)
     revision = visible.select_related("adapter__owner").at(label or "main")
     if revision is None:
         sentence = f"There is no adapter {text}, or it is not on the shelf. Check owner/name."

@@ -70,7 +70,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line; what follows test, psql, manage or a benchmark is theirs."""
     parser = _build_parser()
     if arguments[:1] == ["bench"]:
-        options, options.arguments = parser.parse_known_args(arguments)
+        options, others = parser.parse_known_args(arguments)
+        options.arguments = others
         return options
     if not arguments or arguments[0] not in PASS_ON or arguments[1:2] in (["-h"], ["--help"]):
         return parser.parse_args(arguments)

@@ -5,12 +5,14 @@ What a user may not see answers exactly like what does not exist.
 
 from __future__ import annotations
 
+from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
 from rest_framework.request import Request
 
 from marketplace.catalogue.models import Adapter, Revision
 
 MISSING = "There is no such adapter."
+GATED = "The files of this adapter are only for people whom its owner let in."
 
 
 def get_adapter(request: HttpRequest | Request, owner: str, name: str) -> Adapter:
@@ -54,6 +56,21 @@ def get_revision(request: HttpRequest | Request, owner: str, name: str, label: s
     )
     if revision is None:
         raise Http404(MISSING)
+    return revision
+
+
+def get_readable_revision(
+    request: HttpRequest | Request, owner: str, name: str, label: str
+) -> Revision:
+    """Return a revision whose files the visitor may fetch.
+
+    Raises:
+        Http404: it is missing, or the visitor may not know of it.
+        PermissionDenied: its adapter is gated, and the visitor was not let in.
+    """
+    revision = get_revision(request, owner, name, label)
+    if not Revision.objects.readable_files_by(request.user).filter(pk=revision.pk).exists():
+        raise PermissionDenied(GATED)
     return revision
 
 

@@ -13,7 +13,7 @@ from marketplace.blobs.responses import blob_response
 from marketplace.blobs.zips import ZipEntry, zip_response
 from marketplace.catalogue import services
 from marketplace.catalogue.models import Adapter, Revision
-from marketplace.catalogue.views.fetching import MISSING, get_revision
+from marketplace.catalogue.views.fetching import MISSING, get_readable_revision
 
 MAX_PATH = 500
 WEIGHTS = "adapter_model.safetensors"
@@ -24,7 +24,7 @@ def download_file(
     request: HttpRequest, owner: str, name: str, label: str, path: str
 ) -> HttpResponseBase:
     """Send one file of a revision; only its own tree can be named."""
-    revision = get_revision(request, owner, name, label)
+    revision = get_readable_revision(request, owner, name, label)
     if len(path) > MAX_PATH or "\x00" in path:
         raise Http404(MISSING)
     file = revision.files.filter(path=path).select_related("blob").first()
@@ -41,7 +41,7 @@ def download_file(
 @require_safe
 def download_zip(request: HttpRequest, owner: str, name: str, label: str) -> HttpResponseBase:
     """Send every file of a revision in one archive."""
-    revision = get_revision(request, owner, name, label)
+    revision = get_readable_revision(request, owner, name, label)
     files = revision.files.select_related("blob")
     entries = [ZipEntry(file.path, file.blob) for file in files]
     filename = f"{revision.adapter.name}-{revision.label}.zip"

@@ -133,7 +133,7 @@ def is_storable(text: str) -> bool:
 def compatible_pool(owner: User, base: BaseModel) -> list[Revision]:
     """Return the newest revision of every adapter of a base that the owner may use."""
     rows = (
-        Revision.objects.visible_to(owner)
+        Revision.objects.readable_files_by(owner)
         .on_shelf()
         .filter(pk__in=_latest_ids(owner, base))
         .select_related("adapter__owner")
@@ -161,7 +161,8 @@ def _check_pool(
     if request.pick_for_me:
         return _pick_pool(request, problems)
     wanted = list(dict.fromkeys(revision.pk for revision in request.revisions))
-    usable = Revision.objects.visible_to(request.owner).on_shelf().select_related("adapter__owner")
+    readable = Revision.objects.readable_files_by(request.owner)
+    usable = readable.on_shelf().select_related("adapter__owner")
     rows = usable.in_bulk(wanted)
     pool = [rows[pk] for pk in wanted if pk in rows]
     if len(wanted) < len(request.revisions):
