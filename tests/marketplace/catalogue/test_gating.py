@@ -38,7 +38,9 @@ def test_the_owner_reads_them(client: Client, gated: Adapter):
     client.force_login(gated.owner)
 
     for address in addresses(gated):
-        assert client.get(address).status_code == 200
+        answer = client.get(address)
+        assert answer.status_code == 200
+        assert b"".join(answer.streaming_content)
 
 
 def test_nobody_else_composes_with_it(gated: Adapter):
