@@ -30,7 +30,7 @@ from composer.errors import (
     StorageFull,
 )
 from composer.examples import Example as Row
-from composer.selection import PoolMember
+from composer.selection import PoolMember, preselect
 from marketplace.blobs.models import Blob
 from marketplace.blobs.services import BlobError, copy_blob, store_file
 from marketplace.blobs.services import StorageFull as BlobStorageFull
@@ -111,7 +111,7 @@ def _make_request(job: CompositionJob, folder: Path) -> ComposeRequest:
             file=job.base_model.file,
             name=job.base_model.name,
         ),
-        pool=tuple(_member(item, folder) for item in _ingredients(job)),
+        pool=_lay_out_pool(job, fit, folder),
         examples=fit,
         held_out=held_out,
         output_folder=output,
@@ -139,23 +139,49 @@ def _ingredients(job: CompositionJob) -> list[Ingredient]:
     return list(rows.prefetch_related("revision__files__blob", "revision__adapter__samples"))
 
 
+def _lay_out_pool(
+    job: CompositionJob, fit: tuple[Row, ...], folder: Path
+) -> tuple[PoolMember, ...]:
+    """Lay out the files of those members that the selection lets through, and only theirs.
+
+    A large pool is made small by texts alone, so most files of it are never read. The job's rows
+    keep the whole pool pinned; `compose` finds nothing left to drop.
+    """
+    items = {item.name: item for item in _ingredients(job)}
+    members = [_member(item, folder) for item in items.values()]
+    if job.hand_weights is None:
+        members = preselect(
+            members,
+            fit,
+            job.selection,  # type: ignore[arg-type]
+            n_candidates=job.n_candidates,
+            seed=job.seed,
+        )
+    for member in members:
+        if job.hand_weights is None or job.hand_weights.get(member.name):
+            _lay_out_member(items[member.name], member.folder)
+    return tuple(members)
+
+
 def _member(item: Ingredient, folder: Path) -> PoolMember:
-    """Lay out a pinned revision as a folder that composer reads."""
-    place = folder / "pool" / item.revision.oid
-    place.mkdir(parents=True, exist_ok=True)
-    for file in item.revision.files.all():
-        if file.path in ADAPTER_FILES:
-            _lay_out(file.blob, place / file.path)
+    """Return a pinned revision as composer knows it; its folder may not be there yet."""
     adapter = item.revision.adapter
     return PoolMember(
         name=item.name,
-        folder=place,
+        folder=folder / "pool" / item.revision.oid,
         revision=item.revision.oid,
         card_text=f"{adapter.name} {adapter.summary} {adapter.task} {adapter.card[:4000]}",
         samples=tuple(Row(sample.input, sample.output) for sample in adapter.samples.all()),
         # The shelf accepted these bytes, and copy_blob compares their hash: no second inspection.
         summary=item.revision.adapter_summary,
     )
+
+
+def _lay_out_member(item: Ingredient, place: Path) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    for file in item.revision.files.all():
+        if file.path in ADAPTER_FILES:
+            _lay_out(file.blob, place / file.path)
 
 
 def _lay_out(blob: Blob, target: Path) -> None:
