@@ -13,7 +13,7 @@ MAX_NAME_LENGTH = 96
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 RESERVED_OWNERS = frozenset(
     """
-    _cas about account accounts adapters admin api assets auth base-models blog catalogue
+    _cas _lfs about account accounts adapters admin api assets auth base-models blog catalogue
     collections compose compositions contact datasets debug docs download downloads enterprise
     explore export exports favicon.ico health healthz help home import imports jobs join
     kernels legal live login logout me media metrics models moderation new oauth organizations
