@@ -34,9 +34,10 @@ from composer.selection import PoolMember, preselect
 from marketplace.blobs.models import Blob
 from marketplace.blobs.services import BlobError, copy_blob, store_file
 from marketplace.blobs.services import StorageFull as BlobStorageFull
-from marketplace.compositions.holding import Hold, LeaseLost
+from marketplace.compositions.holding import Hold
 from marketplace.compositions.models import CompositionJob, Example, Ingredient, ResultFile
 from marketplace.compositions.recording import Recorder
+from marketplace.leases import LeaseLost
 
 logger = logging.getLogger(__name__)
 

@@ -22,13 +22,12 @@ from kombu.exceptions import OperationalError
 
 from marketplace.accounts.models import User
 from marketplace.compositions.models import CompositionJob, Example, LogLine
-from marketplace.live.services import publish
+from marketplace.leases import BATCH, return_lost
 
 logger = logging.getLogger(__name__)
 
 RESEND_AFTER = timedelta(seconds=60)  # a queued job whose message must be taken for lost
 ROWS_KEPT = timedelta(days=30)
-BATCH = 100
 _LOCK = 7203004021  # the advisory lock of the reaper: one of them at a time in a deployment
 
 
@@ -89,7 +88,11 @@ def requeue_lost_jobs() -> int:
     if not locked:
         return 0
     try:
-        _return_lost()
+        return_lost(
+            CompositionJob.objects.all(),
+            fix="Retry with fewer candidates or rows; the administrator finds the cause "
+            "in the worker's log. The best weights so far are kept.",
+        )
         return _send_again() + sum(send_waiting(owner_id) for owner_id in _waiting_owners())
     finally:
         with connection.cursor() as cursor:
@@ -108,41 +111,6 @@ def forget_old_rows() -> int:
         job.report = {**(job.report or {}), "answers": []}
         job.save(update_fields=["report"])
     return deleted
-
-
-def _return_lost() -> None:
-    lost = CompositionJob.objects.with_lost_lease()
-    for job in lost[:BATCH]:
-        mine = lost.filter(pk=job.pk, fence=job.fence)
-        if job.cancel_requested:
-            _end(job, mine, CompositionJob.State.CANCELLED)
-        elif job.attempts >= settings.JOB_MAX_ATTEMPTS:
-            _end(
-                job,
-                mine,
-                CompositionJob.State.FAILED,
-                error_code="worker_lost",
-                error=f"The worker was lost {job.attempts} times while it did this job.",
-                error_fix="Retry with fewer candidates or rows; the administrator finds the cause "
-                "in the worker's log. The best weights so far are kept.",
-            )
-        elif mine.update(
-            state=CompositionJob.State.QUEUED, fence=job.fence + 1, lease_expires_at=None,
-            sent_at=None,
-        ):  # fmt: skip
-            publish(job.channel, "state", {"state": "queued"})
-
-
-def _end(job: CompositionJob, rows: object, state: str, **changes: object) -> None:
-    ended = rows.update(  # type: ignore[attr-defined]
-        state=state,
-        fence=job.fence + 1,
-        lease_expires_at=None,
-        finished_at=timezone.now(),
-        **changes,
-    )
-    if ended:
-        publish(job.channel, "state", {"state": state})
 
 
 def _send_again() -> int:

@@ -6,8 +6,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
-from django.db.models import Count, Q, Sum
-from django.db.models.functions import Coalesce, Now
+from django.db.models import Count, Sum
+from django.db.models.functions import Coalesce
+
+from marketplace.leases import LeasedQuerySet
 
 if TYPE_CHECKING:
     from marketplace.uploads.models import Upload  # noqa: F401
@@ -37,28 +39,8 @@ class UploadQuerySet(models.QuerySet["Upload"]):
         return self.aggregate(total=Sum("files__reserved"))["total"] or 0
 
 
-class TransferQuerySet(models.QuerySet[Any]):
-    """Reads of imports and exports; a job exists for its owner alone."""
-
-    def owned_by(self, user: Any) -> TransferQuerySet:
-        """The user's own."""
-        return self.filter(owner=user) if user.is_authenticated else self.none()
-
-    def active(self) -> TransferQuerySet:
-        """Queued or running."""
-        return self.filter(state__in=("queued", "running"))
-
-    def queued(self) -> TransferQuerySet:
-        """Waiting for a worker."""
-        return self.filter(state="queued")
-
-    def with_lost_lease(self) -> TransferQuerySet:
-        """Running on a worker that has been silent for a whole lease, by the database's clock."""
-        return self.filter(state="running", lease_expires_at__lt=Now())
-
-    def claimable(self) -> TransferQuerySet:
-        """What a worker may take."""
-        return self.filter(Q(state="queued") | Q(state="running", lease_expires_at__lt=Now()))
+class TransferQuerySet(LeasedQuerySet[Any]):
+    """Reads of imports and exports."""
 
     def started_since(self, moment: datetime) -> TransferQuerySet:
         """Those that were asked for since then."""

@@ -17,9 +17,10 @@ from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError, connection
 
 from marketplace.blobs.services import BlobError
+from marketplace.leases import LeaseLost
 from marketplace.uploads.errors import UploadError
 from marketplace.uploads.fetching import do_import
-from marketplace.uploads.holding import Hold, LeaseLost, Stopped
+from marketplace.uploads.holding import Hold, Stopped
 from marketplace.uploads.hub_reader import HubFailure
 from marketplace.uploads.models import Export, Import, Transfer
 from marketplace.uploads.pushing import do_export

@@ -19,7 +19,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from marketplace.live.services import publish
+from marketplace.leases import BATCH, return_lost
 from marketplace.uploads.models import Export, Import, Transfer
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 KINDS: dict[str, type[Transfer]] = {"import": Import, "export": Export}
 RESEND_AFTER = timedelta(seconds=60)  # a queued job whose message must be taken for lost
 SLACK_SECONDS = 60  # the runner ends a job itself; the worker only where that fails
-BATCH = 100
 
 
 @shared_task
@@ -74,46 +73,16 @@ def requeue_lost_transfers() -> int:
 
     A job that has lost its worker too often ends as failed. Returns how many were sent.
     """
-    return sum(_return_lost(rows) + _send_again(rows) for rows in _all_rows())
-
-
-def _all_rows() -> list[Any]:
-    return [model._default_manager for model in KINDS.values()]
-
-
-def _return_lost(rows: Any) -> int:
-    """Take lost jobs from their workers; the fence makes it safe for several at once."""
-    for job in rows.with_lost_lease()[:BATCH]:
-        mine = rows.with_lost_lease().filter(pk=job.pk, fence=job.fence)
-        if job.cancel_requested:
-            _end(job, mine, Transfer.State.CANCELLED)
-        elif job.attempts >= settings.JOB_MAX_ATTEMPTS:
-            _end(
-                job,
-                mine,
-                Transfer.State.FAILED,
-                error_code="worker_lost",
-                error=f"The worker was lost {job.attempts} times while it did this job.",
-                error_fix="Retry; the administrator finds the cause in the worker's log.",
-            )
-        elif mine.update(
-            state=Transfer.State.QUEUED, fence=job.fence + 1, lease_expires_at=None, sent_at=None
-        ):
-            publish(job.channel, "state", {"state": Transfer.State.QUEUED})
-    return 0
-
-
-def _end(job: Transfer, rows: Any, state: str, **changes: object) -> None:
-    ended = rows.update(
-        state=state,
-        fence=job.fence + 1,
-        lease_expires_at=None,
-        finished_at=timezone.now(),
-        sealed_token="",
-        **changes,
-    )
-    if ended:
-        publish(job.channel, "state", {"state": state})
+    sent = 0
+    for model in KINDS.values():
+        rows: Any = model._default_manager
+        return_lost(
+            rows.all(),
+            fix="Retry; the administrator finds the cause in the worker's log.",
+            ended={"sealed_token": ""},
+        )
+        sent += _send_again(rows)
+    return sent
 
 
 def _send_again(rows: Any) -> int:

@@ -17,9 +17,10 @@ from composer.progress import (
     ReferenceScored,
 )
 from marketplace.compositions import tasks
-from marketplace.compositions.holding import Hold, LeaseLost
+from marketplace.compositions.holding import Hold
 from marketplace.compositions.models import CompositionJob
 from marketplace.compositions.recording import Recorder
+from marketplace.leases import LeaseLost
 from marketplace.live.models import Event
 from tests.marketplace.compositions.finished import finish
 
