@@ -51,7 +51,7 @@ class AdapterStack:
         self._base = base
         self._layers = {path: self._stack(adapters, path) for path in _paths(adapters)}
         if space == "factor":
-            self._rank = _common_rank(adapters)
+            _require_equal_ranks(adapters)
 
     def __enter__(self) -> Self:
         for path, layer in self._layers.items():
@@ -93,7 +93,7 @@ class AdapterStack:
                 coefficients = coefficients.unsqueeze(1)
             return (z * coefficients) @ layer.b
         w = weights.view(len(weights), *[1] * (x.dim() - 2), -1, 1)  # (rows, 1, candidates, 1)
-        parts = z.unflatten(-1, (self.n_candidates, self._rank))
+        parts = z.unflatten(-1, (self.n_candidates, -1))  # (rows, tokens, candidates, rank)
         merged = (parts * w).sum(dim=-2, keepdim=True)  # (rows, tokens, 1, rank): A(w) x
         return (merged * w).flatten(-2) @ layer.b  # type: ignore[no-any-return]
 
@@ -129,12 +129,11 @@ def _paths(adapters: Sequence[LoraAdapter]) -> list[str]:
     return list(dict.fromkeys(path for adapter in adapters for path in adapter.layers))
 
 
-def _common_rank(adapters: Sequence[LoraAdapter]) -> int:
+def _require_equal_ranks(adapters: Sequence[LoraAdapter]) -> None:
+    """Refuse adapters of which a module has several ranks; modules may differ from each other."""
     shapes = {
         frozenset((path, layer.rank) for path, layer in item.layers.items()) for item in adapters
     }
-    ranks = {layer.rank for item in adapters for layer in item.layers.values()}
-    if len(shapes) != 1 or len(ranks) != 1:
+    if len(shapes) != 1:
         message = "factor needs equal ranks and modules. Choose concat or svd, which allow others."
         raise IncompatibleAdapters(message)
-    return ranks.pop()

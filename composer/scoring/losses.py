@@ -147,7 +147,9 @@ class Scorer:
         with stack.applied(row_weights):
             if self.base.head_is_linear:
                 hidden = self.base.model.base_model(**inputs).last_hidden_state
-                logits = self.base.model.get_output_embeddings()(hidden[row, column])
+                # An adapted head sees positions, not rows: each takes its row's weights along.
+                with stack.applied(row_weights[row]):
+                    logits = self.base.model.get_output_embeddings()(hidden[row, column])
             else:
                 logits = self.base.model(**inputs).logits[row, column]
         return logits.float(), Labels(labels[row, column], row)
