@@ -61,6 +61,7 @@ class Stack:
             **(settings or {}),
         }
         self.processes: list[ChildProcess] = []
+        self.workers: list[ChildProcess] = []
         self.web: ChildProcess | None = None
         self.manage("migrate", "--verbosity", "0")
         self.manage("collectstatic", "--noinput", "--verbosity", "0")
@@ -100,6 +101,7 @@ class Stack:
         command += ["--loglevel", "INFO"]
         worker = self._start(name, command, settings)
         worker.wait_until(lambda: " ready." in worker.new_log_text(), seconds=90, pause=time.sleep)
+        self.workers.append(worker)
         return worker
 
     def kill(self, process: ChildProcess) -> None:
@@ -107,6 +109,17 @@ class Stack:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.stop()
+
+    @contextlib.contextmanager
+    def frozen(self, *processes: ChildProcess) -> Iterator[None]:
+        """Hold processes and everything they forked still for a while."""
+        for process in processes:
+            os.killpg(process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in processes:
+                os.killpg(process.pid, signal.SIGCONT)
 
     def log_of(self, process: ChildProcess) -> str:
         """What a process has written."""
