@@ -1,7 +1,8 @@
 """What a running composition reports: one small frozen dataclass an event.
 
 The union `Progress` is all that a caller of `compose` has to know to draw a progress bar, a chart
-or a log. How the events are stored or shown is left to the caller; nothing here imports torch.
+or a log. A loss that is no number is told as 10,000, so every event can be stored and compared. How
+the events are stored or shown is left to the caller; nothing here imports torch.
 """
 
 from __future__ import annotations

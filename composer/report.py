@@ -38,7 +38,7 @@ class Score:
     """One method on one set of rows; `score` lies in 0 to 1, `interval` is its 95 % interval.
 
     `correct` counts exact matches and is None where the metric is ROUGE-L. `loss` is the mean over
-    rows of the mean loss per answer token, in nats.
+    rows of the mean loss per answer token, in nats; None where there is none or it is no number.
     """
 
     n: int
@@ -234,6 +234,8 @@ def _score(
     here = list(grades[start:end])
     n = len(here)
     loss = None if losses is None or not n else _mean(losses[start:end])
+    if loss is not None and not math.isfinite(loss):
+        loss = None
     if metric == "rougeL":
         return Score(n, None, _mean(here), bootstrap_interval(here), loss)
     correct = round(sum(here))

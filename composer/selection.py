@@ -114,7 +114,7 @@ def keep_best(
     if not usable:
         message = (
             "No adapter gave a loss that is a number on these rows. "
-            "Check that the adapters belong to this base model."
+            "Check that the adapters belong to this base model, and that the base itself is whole."
         )
         raise SearchError(message)
     return sorted(usable, key=lambda adapter: losses[adapter.name])[:n_candidates]

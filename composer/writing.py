@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def require_free(target: Path) -> None:
-    """Refuse an output folder that already holds something, before any work is done.
+    """Refuse an output folder that holds something or cannot be made, before any work is done.
 
     Raises:
         SearchError: naming the folder.
@@ -25,22 +26,44 @@ def require_free(target: Path) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         message = f"{target} exists and is not empty. Choose another folder."
         raise SearchError(message)
+    parent = next(folder for folder in target.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        message = f"{target} cannot be made: {parent} is no folder that you may write to."
+        raise SearchError(message)
 
 
 @contextlib.contextmanager
 def beside(target: Path) -> Iterator[Path]:
     """Give a scratch folder that becomes `target` if all goes well, and vanishes if not."""
     require_free(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    with _parents(target), _scratch(target) as scratch:
         yield scratch
         scratch.chmod(0o755)
         if target.exists():
             target.rmdir()
         scratch.rename(target)
+
+
+@contextlib.contextmanager
+def _parents(target: Path) -> Iterator[None]:
+    """Make the folders above the target, and take them away again if nothing came of it."""
+    missing = [folder for folder in target.absolute().parents if not folder.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        for folder in missing:  # the innermost first; one that holds something stays
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

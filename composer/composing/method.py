@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from composer.composing.checking import check_request, check_rows
 from composer.composing.finishing import Outcome, judge_all, merge_found, write_result
 from composer.composing.preparing import (
     Work,
-    check_request,
     inspect_pool,
     load_pool,
     load_warm,
@@ -38,6 +38,7 @@ def compose(
     work = Work(request, split_rows(request), on_progress, should_stop)
     summaries = inspect_pool(request)
     base = load_warm(work)
+    check_rows(base, work.split, request)
     pool = load_pool(work, base, summaries)
     candidates, alone = select_candidates(work, base, pool)
     found = find_weights(work, base, candidates, alone)

@@ -1,4 +1,4 @@
-"""Before the search: refuse what cannot work, split the rows, load the base and the candidates."""
+"""Before the search: split the rows, load the base and the pool, choose the candidates."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from composer.adapter import LoraAdapter
 from composer.base_model import Dtype, LoadedBase, load_base
 from composer.compatibility import check_compatibility
+from composer.composing.checking import check_pool
 from composer.composing.request import ComposeRequest
 from composer.errors import IncompatibleAdapters, SearchError, Stopped
 from composer.examples import ExampleSplit, split_examples
@@ -22,9 +25,8 @@ from composer.progress import (
     ShouldStop,
 )
 from composer.scoring import Scorer, encode_examples
-from composer.search import require_optimizer
+from composer.search import finite_losses
 from composer.selection import keep_best, preselect, score_alone
-from composer.writing import require_free
 
 
 @dataclass(frozen=True)
@@ -41,25 +43,6 @@ class Work:
         if self.should_stop():
             raise Stopped("Stopped by request.")
         self.on_progress(PhaseStarted(name, message, total))
-
-
-def check_request(request: ComposeRequest) -> None:
-    """Refuse what cannot work before anything is loaded."""
-    if not request.pool:
-        raise IncompatibleAdapters("There is no adapter to compose. Choose at least one.")
-    if request.budget < 1:
-        raise SearchError(f"The budget must be at least 1 evaluation, not {request.budget}.")
-    if request.n_candidates < 1:
-        raise SearchError(f"At least 1 candidate is needed, not {request.n_candidates}.")
-    require_optimizer(request.optimizer)
-    if request.quick_lora and request.merge_method == "factor":
-        message = "A quick LoRA is added to an exact sum. Choose concat or svd, or leave it out."
-        raise IncompatibleAdapters(message)
-    strangers = set(request.hand_weights or {}) - {member.name for member in request.pool}
-    if strangers:
-        names = ", ".join(sorted(strangers))
-        raise SearchError(f"Weights were given for {names}, which is not in the pool.")
-    require_free(request.output_folder)
 
 
 def split_rows(request: ComposeRequest) -> ExampleSplit:
@@ -114,7 +97,7 @@ def load_pool(
         )
     else:
         members = [member for member in request.pool if hand.get(member.name)]
-    return [
+    pool = [
         LoraAdapter.load(
             member.folder,
             base.module_table,
@@ -123,6 +106,8 @@ def load_pool(
         )
         for member in members
     ]
+    check_pool(base, pool)
+    return pool
 
 
 def fit_scorer(work: Work, base: LoadedBase) -> Scorer:
@@ -139,12 +124,27 @@ def select_candidates(
     work.phase("screening", f"scoring {total} adapters alone on {len(work.split.fit)} rows", total)
 
     def on_scored(name: str, loss: float, done: int) -> None:
-        work.on_progress(CandidateScored(name, loss, done, total))
+        work.on_progress(CandidateScored(name, finite_losses(loss), done, total))
 
     alone = score_alone(base, pool, fit_scorer(work, base), on_scored=on_scored)
     screened = work.request.selection == "screened" and work.request.hand_weights is None
     candidates = keep_best(pool, alone, work.request.n_candidates if screened else total)
+    _tell_dropped(work, pool, alone)
     best = candidates[0]
     work.on_progress(ReferenceScored("best_single", alone[best.name]))
     work.on_progress(LogLine(f"best alone: {best.name}, loss {alone[best.name]:.3f}"))
     return candidates, alone
+
+
+def _tell_dropped(work: Work, pool: list[LoraAdapter], alone: Mapping[str, float]) -> None:
+    """Name what was left out because its loss is no number; weights set by hand are never dropped.
+
+    Raises:
+        SearchError: if one of them has a weight set by hand.
+    """
+    dropped = ", ".join(item.name for item in pool if not np.isfinite(alone[item.name]))
+    if dropped and work.request.hand_weights is not None:
+        message = f"The loss with {dropped} alone is not a number. Leave it out."
+        raise SearchError(message)
+    if dropped:
+        work.on_progress(LogLine(f"left out, since their loss is not a number: {dropped}"))

@@ -13,12 +13,19 @@ from composer.adapter import LoraAdapter
 from composer.base_model import LoadedBase
 from composer.composing.preparing import Work, fit_scorer, load_warm
 from composer.composing.request import ComposeRequest
+from composer.errors import SearchError
 from composer.progress import (
     EvaluationScored,
     ReferenceScored,
 )
 from composer.scoring import AnswerLogits, FloatArray, Scorer
-from composer.search import Evaluation, SearchSettings, WeightSearch
+from composer.search import (
+    WORST_LOSS,
+    Evaluation,
+    SearchSettings,
+    WeightSearch,
+    finite_losses,
+)
 from composer.stacking import AdapterStack
 
 # Contenders that are scored once more in float32, since bfloat16 is noisy.
@@ -83,7 +90,7 @@ class _FitRows:
         self._scorer = scorer
 
     def losses(self, weights: FloatArray) -> FloatArray:
-        return np.asarray(self._scorer.losses(self._stack, weights).mean(axis=1))
+        return finite_losses(np.asarray(self._scorer.losses(self._stack, weights).mean(axis=1)))
 
     def answer_logits(self, weights: FloatArray) -> AnswerLogits:
         return self._scorer.answer_logits(self._stack, weights)
@@ -127,6 +134,8 @@ def _take_hand_weights(work: Work, objective: _FitRows, candidates: list[LoraAda
     work.phase("searching", "scoring the weights set by hand", 1)
     _tell_references(work, objective, len(candidates))
     losses = objective.losses(weights)
+    if losses[1] >= WORST_LOSS:
+        raise SearchError("The loss of the weights set by hand is not a number. Make them smaller.")
     for number, (vector, loss) in enumerate(zip(weights, losses, strict=True)):
         work.on_progress(
             EvaluationScored(
@@ -152,7 +161,7 @@ def _confirm(
     with AdapterStack(exact, candidates, space=space) as stack:
         fit = _FitRows(stack, fit_scorer(work, exact)).losses(weights)
     penalty = np.array([item.loss - item.fit_loss for item in contenders])
-    best = int(np.argmin(np.where(np.isfinite(fit), fit + penalty, np.inf)))
+    best = int(np.argmin(fit + penalty))
     return replace(contenders[best], fit_loss=float(fit[best]))
 
 

@@ -19,6 +19,7 @@ from composer.merging import merge_adapters
 from composer.progress import EvaluationScored, LogLine, TrainingStepped
 from composer.quick_lora import LoraShape, QuickLoraSettings, TrainingRun, train_quick_lora
 from composer.scoring import l1_penalty
+from composer.search import finite_losses
 from composer.stacking import AdapterStack
 
 # The LoRA has seen the answers, so at full strength it fits them too well. On the five targets that
@@ -89,7 +90,7 @@ def _join(
     """Score the composition with and without the LoRA, in one layout; keep the better."""
     vectors = np.array([(*found.weights, 0.0), (*found.weights, STRENGTH)])
     with AdapterStack(base, candidates) as stack:
-        fit = fit_scorer(work, base).losses(stack, vectors).mean(axis=1)
+        fit = finite_losses(fit_scorer(work, base).losses(stack, vectors).mean(axis=1))
     losses = fit + l1_penalty(vectors, work.request.l1_penalty)
     takes_part = bool(losses[1] < losses[0])
     weights = tuple(map(float, vectors[int(takes_part)]))

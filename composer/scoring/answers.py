@@ -102,6 +102,8 @@ def _continue_causal(
         going = tokens != base.tokenizer.eos_token_id
         for row, token in zip(alive[going].tolist(), tokens[going].tolist(), strict=True):
             written[row].append(token)
+        # A model with learned positions cannot read beyond the last one.
+        going &= positions[:, -1] + 1 < base.max_length
         if not going.any():
             break
         kept = going.nonzero().squeeze(1)

@@ -14,7 +14,7 @@ from composer.search.nevergrad_optimizers import (
     optimizer_names,
     require_optimizer,
 )
-from composer.search.weights import WORST_LOSS, WeightSearch
+from composer.search.weights import WORST_LOSS, WeightSearch, finite_losses
 
 __all__ = [
     "OWN_OPTIMIZERS",
@@ -24,6 +24,7 @@ __all__ = [
     "RunningOptimizer",
     "SearchSettings",
     "WeightSearch",
+    "finite_losses",
     "optimizer_names",
     "require_optimizer",
 ]

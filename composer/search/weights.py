@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -91,9 +93,9 @@ class WeightSearch:
         if stored is not None:
             fit = stored
         elif logits is not None:
-            fit = _finite(logits.losses.mean(axis=1))
+            fit = finite_losses(logits.losses.mean(axis=1))
         else:
-            fit = _finite(self._objective.losses(ask.weights))
+            fit = finite_losses(self._objective.losses(ask.weights))
         losses = fit + l1_penalty(ask.weights, self._settings.l1_penalty)
         first = len(self.history)
         scored = [
@@ -132,5 +134,12 @@ class WeightSearch:
         self.optimizer_resolved = name
 
 
-def _finite(losses: FloatArray) -> FloatArray:
+@overload
+def finite_losses(losses: float) -> float: ...
+@overload
+def finite_losses(losses: FloatArray) -> FloatArray: ...
+def finite_losses(losses: float | FloatArray) -> float | FloatArray:
+    """Return losses that can be compared, told and stored: `WORST_LOSS` for what is no number."""
+    if isinstance(losses, float):
+        return min(losses, WORST_LOSS) if math.isfinite(losses) else WORST_LOSS
     return np.where(np.isfinite(losses), np.minimum(losses, WORST_LOSS), WORST_LOSS)

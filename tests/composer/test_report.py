@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from itertools import pairwise
 
 import pytest
@@ -126,6 +127,20 @@ def test_rows_of_one_side_can_be_scored_alone() -> None:
     rows = [Example("a", "yes"), Example("b", "no")]
     score = score_rows(rows, MethodResult(("yes", "yes"), (1.0, 2.0)), "exact_match")
     assert (score.correct, score.n, score.loss) == (1, 2, 1.5)
+
+
+def test_a_loss_that_is_no_number_is_left_out_and_never_wins() -> None:
+    split = split_of(2, 2)
+    results: dict[Method, MethodResult] = {
+        "base": MethodResult(("yes",) * 4, (1.0,) * 4),
+        "best_single": MethodResult(("yes",) * 4, (1.0, 1.0, math.inf, 1.0)),
+        "composed": MethodResult(("yes",) * 4, (math.nan,) * 4),
+    }
+    report = make_report(split, results, {}, metric="exact_match")
+    assert [row.held_out and row.held_out.loss for row in report.rows] == [1.0, None, None]
+    assert report.rows[1].fit.loss == 1.0
+    assert report.verdict.winner == "base"
+    json.dumps(report.to_dict(), allow_nan=False)
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 48), (2, 48), (38, 48), (48, 48), (1, 1)])

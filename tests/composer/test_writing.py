@@ -19,9 +19,10 @@ def test_it_works(tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["out", "deep/below/out"])
+def test_a_failure_leaves_nothing(place: str, tmp_path: Path) -> None:
     def fail() -> None:
-        with beside(tmp_path / "out") as folder:
+        with beside(tmp_path / place) as folder:
             (folder / "file").write_text("x")
             raise RuntimeError
 
