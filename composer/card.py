@@ -16,7 +16,7 @@ from importlib import metadata
 from typing import Any
 
 from composer.examples import Example
-from composer.report import Report, ReportRow
+from composer.report import Report, ReportRow, Score
 
 FORMAT = 1
 LIBRARIES = ("torch", "transformers", "peft", "nevergrad", "numpy")
@@ -93,7 +93,8 @@ def make_card(recipe: Mapping[str, Any], report: Report, *, is_seq2seq: bool) ->
         "tags": ["lora", "composed", "lorahub"],
     }
     lines = ["---", *_yaml(head), "---", "", "# Composed adapter", ""]
-    lines += [f"**{report.verdict.headline}** {report.verdict.detail}", ""]
+    verdict = report.verdict
+    lines += [f"**{verdict.headline}** {verdict.detail} {verdict.offer}".rstrip(), ""]
     lines += ["## How it does", "", *_score_table(report), ""]
     lines += ["## What it is made of", "", *_parents_table(recipe), ""]
     lines += ["## How it was made", "", *_method_lines(recipe), ""]
@@ -120,19 +121,44 @@ def read_versions() -> dict[str, str]:
 def _score_table(report: Report) -> list[str]:
     unit = "ROUGE-L" if report.metric == "rougeL" else "exact match"
     side = "held-out" if report.n_held_out else "fit"
-    lines = [
-        f"| method | {unit}, {side} rows | 95 % interval | loss |",
-        "|---|---|---|---|",
-    ]
-    return lines + [_score_line(row) for row in report.rows]
+    heads = ["method", f"{unit}, {side} rows", "95 % interval"]
+    if report.rows and report.rows[0].fit.rouge_l is not None:
+        heads.append("exact match" if report.metric == "rougeL" else "ROUGE-L")
+    heads += ["loss", "95 % interval"]
+    if report.folds:
+        heads.append(f"{unit}, {report.folds} folds")
+    lines = [_table_line(heads), f"|{'---|' * len(heads)}"]
+    lines += [_table_line(_score_cells(row, report)) for row in report.rows]
+    scores = [row.held_out or row.fit for row in report.rows]
+    if any(score.interval_kind == "wilson" for score in scores):
+        note = "Wilson's where all rows have the same score, else bootstrap"
+    else:
+        note = "bootstrap"
+    return [*lines, "", f"Intervals: {note}, over rows."]
 
 
-def _score_line(row: ReportRow) -> str:
+def _score_cells(row: ReportRow, report: Report) -> list[str]:
     score = row.held_out or row.fit
-    figure = f"{score.score:.2f}" if score.correct is None else f"{score.correct}/{score.n}"
-    low, high = score.interval
-    loss = "" if score.loss is None else f"{score.loss:.3f}"
-    return f"| {row.label} | {figure} | {low:.2f} to {high:.2f} | {loss} |"
+    cells = [row.label, _figure(score), _range(score.interval)]
+    if score.rouge_l is not None:
+        exact = f"{score.exact}/{score.n}"
+        cells.append(exact if report.metric == "rougeL" else f"{score.rouge_l:.2f}")
+    cells += ["" if score.loss is None else f"{score.loss:.3f}", _range(score.loss_interval)]
+    if report.folds:
+        cells.append("" if row.cross_validated is None else _figure(row.cross_validated))
+    return cells
+
+
+def _figure(score: Score) -> str:
+    return f"{score.score:.2f}" if score.correct is None else f"{score.correct}/{score.n}"
+
+
+def _range(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
+
+
+def _table_line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _parents_table(recipe: Mapping[str, Any]) -> list[str]:
@@ -163,6 +189,8 @@ def _method_lines(recipe: Mapping[str, Any]) -> list[str]:
         ),
         f"* Merge: `{recipe['merge_method']}`, {_FORMULAS[recipe['merge_method']]}.",
     ]
+    if spent.get("folds"):
+        lines.append(f"* Cross-validation: {spent['folds']} evaluations more.")
     quick = recipe.get("quick_lora")
     if quick:
         lines.append(

@@ -16,14 +16,13 @@ from composer.base_model import LoadedBase
 from composer.errors import Stopped
 from composer.examples import Example, ExampleSplit
 from composer.progress import AnswersScored, OnProgress, ShouldStop
-from composer.report import Method, MethodResult, Metric
+from composer.report import Method, MethodResult, choose_metric
 from composer.scoring import PromptFormat, Scorer, answer_rows, encode_examples, encode_prompt
 from composer.stacking import AdapterStack
 
 # An answer that is longer than every expected one by this much is no exact match anyway; where
 # answers are sentences (ROUGE-L) it may be half as long again.
 ANSWER_SLACK = 4
-LONG_ANSWER_WORDS = 6
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,6 @@ class Judge:
     max_new_tokens: int
     on_progress: OnProgress
     should_stop: ShouldStop
-
-
-def choose_metric(examples: Sequence[Example]) -> Metric:
-    """Return ROUGE-L where the expected answers are sentences, else exact match."""
-    words = [len(example.output.split()) for example in examples]
-    return "rougeL" if np.median(words) > LONG_ANSWER_WORDS else "exact_match"
 
 
 def judge_methods(

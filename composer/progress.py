@@ -11,7 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Phase = Literal["loading", "screening", "searching", "training", "merging", "scoring", "writing"]
+Phase = Literal[
+    "loading",
+    "screening",
+    "searching",
+    "training",
+    "merging",
+    "validating",
+    "scoring",
+    "writing",
+]
 
 
 @dataclass(frozen=True)

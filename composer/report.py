@@ -1,19 +1,27 @@
 """The honest comparison: base, best single, uniform mean and the composition on the same rows.
 
-Holds the figures of every method on fit and held-out rows, their intervals, the exact paired test
-against the best single adapter and a verdict in plain words, which may well be that composing did
-not help. Answers and losses come from `composer.scoring`; drawing is left to the caller.
+Holds the figures of every method on fit and held-out rows, the exact paired test against the best
+single adapter and a verdict in plain words, which may well be that composing did not help. Answers
+and losses come from `composer.scoring`, intervals from `composer.intervals`; drawing is left to the
+caller.
 """
 
 from __future__ import annotations
 
 import math
-import random
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from composer.examples import Example, ExampleSplit
+from composer.intervals import (
+    Interval,
+    IntervalKind,
+    loss_interval,
+    paired_p_value,
+    share_interval,
+)
 from composer.matching import is_match, rouge_l
 
 Method = Literal["base", "prompting", "uniform", "best_single", "quick_lora", "composed"]
@@ -29,8 +37,10 @@ ORDER: tuple[Method, ...] = (
     "composed",
 )
 CLEAR, PROBABLE = 0.05, 0.2  # p-values of the exact paired test
-Z95 = 1.959963984540054
-RESAMPLES = 2000
+# Answers of more words than this are sentences: ROUGE-L says more of them than exact match.
+LONG_ANSWER_WORDS = 6
+# With fewer held-out rows than this the verdict says how little they show.
+FEW_HELD_OUT = 5
 
 
 @dataclass(frozen=True)
@@ -39,33 +49,47 @@ class Score:
 
     `correct` counts exact matches and is None where the metric is ROUGE-L. `loss` is the mean over
     rows of the mean loss per answer token, in nats; None where there is none or it is no number.
+    Where answers are long, `exact` counts exact matches and `rouge_l` is the mean ROUGE-L,
+    whichever of them is the metric.
     """
 
     n: int
     correct: int | None
     score: float
-    interval: tuple[float, float]
+    interval: Interval
     loss: float | None
+    loss_interval: Interval | None = None
+    interval_kind: IntervalKind = "bootstrap"
+    exact: int | None = None
+    rouge_l: float | None = None
 
 
 @dataclass(frozen=True)
 class ReportRow:
-    """One method; `held_out` is None where every row was used for fitting."""
+    """One method; `held_out` is None where every row was used for fitting.
+
+    `cross_validated` is over all rows, each judged by a search that did not see it.
+    """
 
     method: Method
     label: str
     fit: Score
     held_out: Score | None
+    cross_validated: Score | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the figures allow to say; `p_value` is None where nothing was held out."""
+    """What the figures allow to say; `p_value` is None where nothing was held out.
+
+    `offer` says what to use or publish: the winner, which need not be the composition.
+    """
 
     headline: str
     detail: str
     winner: Method
     p_value: float | None
+    offer: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,8 +112,17 @@ class MethodResult:
 
 
 @dataclass(frozen=True)
+class CrossValidation:
+    """What each method did on all rows, fit rows first; each row by a fold that did not see it."""
+
+    folds: int
+    evaluations: int
+    results: Mapping[Method, MethodResult]
+
+
+@dataclass(frozen=True)
 class Report:
-    """All figures of one composition."""
+    """All figures of one composition; `folds` is 0 where nothing was cross-validated."""
 
     rows: tuple[ReportRow, ...]
     metric: Metric
@@ -97,6 +130,7 @@ class Report:
     n_held_out: int
     verdict: Verdict
     answers: tuple[RowAnswers, ...] = field(default=(), repr=False)
+    folds: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
@@ -110,33 +144,37 @@ def make_report(
     *,
     metric: Metric,
     exact_case: bool = False,
+    folded: CrossValidation | None = None,
 ) -> Report:
     """Turn answers and losses into the comparison that users read."""
-    grades = {
-        method: _grades(split, result.answers, metric, exact_case=exact_case)
-        for method, result in results.items()
-    }
+    rows = (*split.fit, *split.held_out)
+    marks = {m: _mark(rows, item, metric, exact_case=exact_case) for m, item in results.items()}
+    crossed: dict[Method, _Marks] = {}
+    if folded is not None:
+        crossed = {
+            m: _mark(rows, item, metric, exact_case=exact_case)
+            for m, item in folded.results.items()
+        }
     order = [method for method in ORDER if method in results]
-    rows = tuple(
+    lines = tuple(
         ReportRow(
             method,
             labels.get(method, method),
-            fit=_score(grades[method], results[method].losses, metric, *_range(split, "fit")),
-            held_out=_score(
-                grades[method], results[method].losses, metric, *_range(split, "held_out")
-            )
-            if split.held_out
-            else None,
+            fit=marks[method].score(*_range(split, "fit")),
+            held_out=marks[method].score(*_range(split, "held_out")) if split.held_out else None,
+            cross_validated=crossed[method].score() if method in crossed else None,
         )
         for method in order
     )
+    grades = {method: item.grades for method, item in marks.items()}
     return Report(
-        rows=rows,
+        rows=lines,
         metric=metric,
         n_fit=len(split.fit),
         n_held_out=len(split.held_out),
-        verdict=judge(rows, grades, split, metric),
+        verdict=judge(lines, grades, split, metric, 0 if folded is None else folded.folds),
         answers=_row_answers(split, results, grades, order),
+        folds=0 if folded is None else folded.folds,
     )
 
 
@@ -144,9 +182,13 @@ def score_rows(
     examples: Sequence[Example], result: MethodResult, metric: Metric, *, exact_case: bool = False
 ) -> Score:
     """Score one method on rows that are all of one side."""
-    split = ExampleSplit((), tuple(examples), (), tuple(range(len(examples))))
-    grades = _grades(split, result.answers, metric, exact_case=exact_case)
-    return _score(grades, result.losses, metric, 0, len(examples))
+    return _mark(examples, result, metric, exact_case=exact_case).score()
+
+
+def choose_metric(examples: Sequence[Example]) -> Metric:
+    """Return ROUGE-L where the expected answers are sentences, else exact match."""
+    words = [len(example.output.split()) for example in examples]
+    return "rougeL" if statistics.median(words) > LONG_ANSWER_WORDS else "exact_match"
 
 
 def judge(
@@ -154,92 +196,80 @@ def judge(
     grades: Mapping[Method, Sequence[float]],
     split: ExampleSplit,
     metric: Metric,
+    folds: int = 0,
 ) -> Verdict:
     """Say in plain words whether composing helped, from an exact paired test where there is one."""
     side: Side = "held_out" if split.held_out else "fit"
     winner = _winner(rows, side)
     detail = _counts_sentence(rows, side, metric)
+    if folds:
+        detail = f"{detail} {_folds_sentence(rows, folds, metric)}"
+    offer = _offer(winner, rows, "" if side == "held_out" else " on the rows it was fitted to")
     if side == "fit":
+        all_rows = "The only row was" if len(split.fit) == 1 else f"All {len(split.fit)} rows were"
         return Verdict(
             "Nothing was held out.",
-            f"All {len(split.fit)} rows were needed to choose the weights, so this is no test. "
-            f"{detail} Give six rows or more for a score on rows the search never saw.",
+            f"{all_rows} needed to choose the weights, so this is no test. {detail} "
+            "Give six rows or more for a score on rows the search never saw.",
             winner,
             None,
+            offer,
         )
+    if len(split.held_out) < FEW_HELD_OUT and not folds:
+        n = len(split.held_out)
+        detail += f" {'One held-out row shows' if n == 1 else f'{n} held-out rows show'} little."
     start, end = _range(split, "held_out")
     p_value = paired_p_value(grades["composed"][start:end], grades["best_single"][start:end])
     better = _mean(grades["composed"][start:end]) > _mean(grades["best_single"][start:end])
-    return Verdict(_headline(winner, p_value, better=better), detail, winner, p_value)
+    return Verdict(_headline(winner, p_value, better=better), detail, winner, p_value, offer)
 
 
-def wilson_interval(correct: int, n: int) -> tuple[float, float]:
-    """Return the 95 % Wilson interval of a share, 0 to 1 (Wilson 1927)."""
-    if n == 0:
-        return (0.0, 1.0)
-    share, z2 = correct / n, Z95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return (max(0.0, centre - half), min(1.0, centre + half))
+@dataclass(frozen=True)
+class _Marks:
+    """One method's answers marked row by row; `grades` are those of the metric."""
+
+    metric: Metric
+    exact: list[float]
+    rouge: list[float] | None  # None where answers are short and nobody asked for it
+    losses: tuple[float, ...] | None
+
+    @property
+    def grades(self) -> list[float]:
+        return self.exact if self.metric == "exact_match" or self.rouge is None else self.rouge
+
+    def score(self, start: int = 0, end: int | None = None) -> Score:
+        """Sum up the rows from `start` to `end`."""
+        here = self.grades[start:end]
+        correct = round(sum(self.exact[start:end]))
+        losses = None if self.losses is None or not here else self.losses[start:end]
+        loss = None if losses is None else _mean(losses)
+        interval, kind = share_interval(here)
+        return Score(
+            n=len(here),
+            correct=correct if self.metric == "exact_match" else None,
+            score=_mean(here),
+            interval=interval,
+            loss=loss if loss is not None and math.isfinite(loss) else None,
+            loss_interval=None if losses is None else loss_interval(losses),
+            interval_kind=kind,
+            exact=None if self.rouge is None else correct,
+            rouge_l=None if self.rouge is None else _mean(self.rouge[start:end]),
+        )
 
 
-def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of a mean; the same for the same values."""
-    if not values:
-        return (0.0, 1.0)
-    draw = random.Random(seed)  # noqa: S311 - resampling, not a secret
-    n = len(values)
-    means = sorted(_mean(draw.choices(values, k=n)) for _ in range(RESAMPLES))
-    return (means[round(0.025 * RESAMPLES)], means[round(0.975 * RESAMPLES) - 1])
-
-
-def paired_p_value(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return the two-sided p-value of the exact sign test on rows where the two differ.
-
-    On right and wrong answers this is the exact McNemar test (1947).
-    """
-    wins = sum(a > b for a, b in zip(first, second, strict=True))
-    losses = sum(a < b for a, b in zip(first, second, strict=True))
-    n, low = wins + losses, min(wins, losses)
-    if n == 0:
-        return 1.0
-    tail = sum(math.comb(n, k) for k in range(low + 1)) / 2**n
-    return min(1.0, float(2 * tail))
-
-
-def _grades(
-    split: ExampleSplit, answers: Sequence[str], metric: Metric, *, exact_case: bool
-) -> list[float]:
-    rows = [*split.fit, *split.held_out]
-    if metric == "rougeL":
-        return [rouge_l(answer, row.output) for answer, row in zip(answers, rows, strict=True)]
-    return [
-        float(is_match(answer, row.output, exact_case=exact_case))
-        for answer, row in zip(answers, rows, strict=True)
-    ]
+def _mark(
+    rows: Sequence[Example], result: MethodResult, metric: Metric, *, exact_case: bool
+) -> _Marks:
+    pairs = list(zip(result.answers, rows, strict=True))
+    exact = [float(is_match(text, row.output, exact_case=exact_case)) for text, row in pairs]
+    long = metric == "rougeL" or choose_metric(rows) == "rougeL"
+    rouge = [rouge_l(text, row.output) for text, row in pairs] if long else None
+    return _Marks(metric, exact, rouge, result.losses)
 
 
 def _range(split: ExampleSplit, side: Side) -> tuple[int, int]:
     n_fit = len(split.fit)
     return (0, n_fit) if side == "fit" else (n_fit, n_fit + len(split.held_out))
-
-
-def _score(
-    grades: Sequence[float],
-    losses: Sequence[float] | None,
-    metric: Metric,
-    start: int,
-    end: int,
-) -> Score:
-    here = list(grades[start:end])
-    n = len(here)
-    loss = None if losses is None or not n else _mean(losses[start:end])
-    if loss is not None and not math.isfinite(loss):
-        loss = None
-    if metric == "rougeL":
-        return Score(n, None, _mean(here), bootstrap_interval(here), loss)
-    correct = round(sum(here))
-    return Score(n, correct, _mean(here), wilson_interval(correct, n), loss)
 
 
 def _winner(rows: Sequence[ReportRow], side: Side) -> Method:
@@ -286,6 +316,35 @@ def _counts_sentence(rows: Sequence[ReportRow], side: Side, metric: Metric) -> s
         f"It answers {composed.correct} of {composed.n} {kind} rows, the best single adapter "
         f"{single.correct}, the base alone {base.correct}."
     )
+
+
+def _folds_sentence(rows: Sequence[ReportRow], folds: int, metric: Metric) -> str:
+    """Say what the folds gave: every row judged by a search that did not see it."""
+    found = {row.method: row.cross_validated for row in rows if row.cross_validated}
+    composed, single = found.get("composed"), found.get("best_single")
+    if composed is None or single is None:
+        return ""
+    if metric == "rougeL":
+        figures = f"ROUGE-L {composed.score:.2f}, the best single adapter {single.score:.2f}"
+    else:
+        figures = f"{composed.correct} right, the best single adapter {single.correct}"
+    return (
+        f"Cross-validated in {folds} folds over all {composed.n} rows, which no search that judged "
+        f"them had seen: {figures}."
+    )
+
+
+def _offer(winner: Method, rows: Sequence[ReportRow], where: str) -> str:
+    """Say what to use: the winner, even where it is not what was composed."""
+    labels = {row.method: row.label for row in rows}
+    return {
+        "composed": f"Use the composition: nothing did better{where}.",
+        "best_single": f"{labels.get('best_single')} did at least as well: use it as it is.",
+        "base": "The base model alone did at least as well: use it as it is.",
+        "uniform": "The plain mean did at least as well: merge with equal weights.",
+        "prompting": "Prompting did at least as well: put your rows into the prompt.",
+        "quick_lora": "A LoRA trained on your rows alone did at least as well: train one.",
+    }[winner]
 
 
 def _row_answers(

@@ -36,8 +36,8 @@ TOP_LEVEL = {
     ".pre-commit-config.yaml", ".ci", "benchmarks", "docs", "README.md", "CHANGELOG.md", "LICENSE",
     ".gitignore", ".gitattributes", "examples",
 }  # fmt: skip
-LIGHT_MODULES = ["errors", "limits", "examples", "matching", "progress", "report", "inspection",
-                 "compatibility", "safetensors_header", "pickle_reader"]  # fmt: skip
+LIGHT_MODULES = ["errors", "limits", "examples", "intervals", "matching", "progress", "report",
+                 "inspection", "compatibility", "safetensors_header", "pickle_reader"]  # fmt: skip
 
 
 def test_it_works():

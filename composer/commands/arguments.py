@@ -69,6 +69,9 @@ def _compose(parser: argparse.ArgumentParser) -> None:
         help="train a LoRA on the fit rows, with gradients, and let it take part",
     )
     parser.add_argument("--prompting", action="store_true", help="also judge few-shot prompting")
+    parser.add_argument(
+        "--folds", type=int, default=0, metavar="K", help="cross-validate too: K more searches"
+    )
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="resume from it if stopped")
     _judging(parser)
     _output(parser)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
@@ -23,7 +25,7 @@ from composer.progress import (
     TrainingStepped,
 )
 from composer.progress import Progress as ProgressEvent
-from composer.report import Report, Score
+from composer.report import Report, ReportRow, Score
 from composer.selection import PoolMember
 
 CARD_NAME = "README.md"
@@ -37,7 +39,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     output.show(_data(composition), _weights(composition), report_table(composition.report))
     if not output.as_json:
         verdict = composition.report.verdict
-        output.console.print(f"{verdict.headline} {verdict.detail}", markup=False)
+        output.console.print(f"{verdict.headline} {verdict.detail} {verdict.offer}", markup=False)
         output.console.print(f"Written to {composition.folder}", markup=False)
     return 0
 
@@ -48,17 +50,42 @@ def source_of(args: argparse.Namespace) -> BaseModelSource:
 
 
 def report_table(report: Report) -> Table:
-    """Draw the comparison: one row a method."""
+    """Draw the comparison: one row a method; a long label is folded, a figure never is."""
     unit = "ROUGE-L" if report.metric == "rougeL" else "exact match"
-    judged = ["held-out", "95 % interval", "loss"] if report.n_held_out else []
-    columns = [Column(name, no_wrap=True) for name in ("method", *judged, "fit", "fit loss")]
-    table = Table(*columns, title=f"{unit} and loss per row")
-    for row in report.rows:
-        held_out = [_figure(row.held_out), _interval(row.held_out), _loss(row.held_out)]
-        cells = held_out if report.n_held_out else []
+    columns = {name: [draw(row) for row in report.rows] for name, draw in _columns(report).items()}
+    table = Table(
+        Column("method", overflow="fold"),
+        *(Column(name, no_wrap=True) for name in columns),
+        title=f"{unit} and loss per row",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for i, row in enumerate(report.rows):
         style = "bold" if row.method == report.verdict.winner else None
-        table.add_row(row.label, *cells, _figure(row.fit), _loss(row.fit), style=style)
+        table.add_row(row.label, *(cells[i] for cells in columns.values()), style=style)
     return table
+
+
+def _columns(report: Report) -> dict[str, Callable[[ReportRow], str]]:
+    """Name the columns and say how each is drawn; those that would be empty are left out."""
+
+    def judged(row: ReportRow) -> Score | None:
+        return row.held_out if report.n_held_out else row.fit
+
+    columns: dict[str, Callable[[ReportRow], str]] = {
+        "held-out" if report.n_held_out else "fit": lambda row: _figure(judged(row)),
+        "95 %": lambda row: _interval(judged(row)),
+    }
+    if any(row.fit.rouge_l is not None for row in report.rows):
+        other = "exact" if report.metric == "rougeL" else "ROUGE-L"
+        columns[other] = lambda row: _other_figure(judged(row), report.metric)
+    columns["loss"] = lambda row: _loss(judged(row))
+    if report.folds:
+        columns[f"{report.folds} folds"] = lambda row: _figure(row.cross_validated)
+    if report.n_held_out:
+        columns["fit"] = lambda row: _figure(row.fit)
+        columns["fit loss"] = lambda row: _loss(row.fit)
+    return columns
 
 
 def _request(args: argparse.Namespace) -> ComposeRequest:
@@ -86,6 +113,7 @@ _SAME_NAMES = (
     "l1_penalty",
     "svd_rank",
     "prompting",
+    "folds",
     "quick_lora",
     "dtype",
     "device",
@@ -173,7 +201,7 @@ def _data(composition: Composition) -> dict[str, object]:
 
 
 def _weights(composition: Composition) -> Table:
-    table = Table("adapter", "weight")
+    table = Table(Column("adapter", overflow="fold"), Column("weight", no_wrap=True))
     for name, weight in zip(composition.names, composition.weights, strict=True):
         table.add_row(name, f"{weight:+.3f}")
     return table
@@ -186,7 +214,14 @@ def _figure(score: Score | None) -> str:
 
 
 def _interval(score: Score | None) -> str:
-    return "" if score is None else f"{score.interval[0]:.2f} to {score.interval[1]:.2f}"
+    return "" if score is None else f"{score.interval[0]:.2f}-{score.interval[1]:.2f}"
+
+
+def _other_figure(score: Score | None, metric: str) -> str:
+    """Return the measure that is not the metric, where answers are long."""
+    if score is None or score.rouge_l is None:
+        return ""
+    return f"{score.exact}/{score.n}" if metric == "rougeL" else f"{score.rouge_l:.3f}"
 
 
 def _loss(score: Score | None) -> str:

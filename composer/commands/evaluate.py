@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from rich.table import Table
+from rich.table import Column, Table
 
 from composer.adapter import LoraAdapter
 from composer.base_model import load_base
 from composer.commands.compose import source_of
 from composer.commands.files import find_adapters, read_examples
 from composer.commands.output import Output
-from composer.judging import choose_metric
-from composer.report import MethodResult, Score, score_rows
+from composer.report import MethodResult, Score, choose_metric, score_rows
 from composer.scoring import Scorer, answer_rows, encode_examples
 from composer.stacking import AdapterStack
 
@@ -54,6 +53,9 @@ def _data(scores: dict[str, Score], metric: str) -> dict[str, object]:
             "score": score.score,
             "interval": list(score.interval),
             "loss": score.loss,
+            "loss_interval": score.loss_interval and list(score.loss_interval),
+            "exact": score.exact,
+            "rouge_l": score.rouge_l,
         }
         for name, score in scores.items()
     }
@@ -61,9 +63,11 @@ def _data(scores: dict[str, Score], metric: str) -> dict[str, object]:
 
 
 def _table(scores: dict[str, Score], metric: str) -> Table:
-    table = Table("method", metric, "95 % interval", "loss")
+    figures = (Column(title, no_wrap=True) for title in (metric, "95 % interval", "loss"))
+    table = Table(Column("method", overflow="fold"), *figures)
     for name, score in scores.items():
         figure = f"{score.score:.3f}" if score.correct is None else f"{score.correct}/{score.n}"
         low, high = score.interval
-        table.add_row(name, figure, f"{low:.2f} to {high:.2f}", f"{score.loss:.3f}")
+        loss = "" if score.loss is None else f"{score.loss:.3f}"
+        table.add_row(name, figure, f"{low:.2f} to {high:.2f}", loss)
     return table

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from composer.commands.files import find_adapters
 from composer.commands.output import Output
@@ -55,14 +55,16 @@ def _module_table(base: str | None) -> ModuleTable | None:
 
 
 def _table(summaries: Mapping[str, AdapterSummary]) -> Table:
-    table = Table("adapter", "base", "rank", "alpha", "modules", "layers", "type", "bytes")
+    words = (Column(title, overflow="fold") for title in ("adapter", "base", "modules"))
+    figures = (Column(title, no_wrap=True) for title in ("rank", "alpha", "layers", "type"))
+    table = Table(*words, *figures, Column("bytes", no_wrap=True))
     for name, summary in summaries.items():
         table.add_row(
             name,
             summary.base_model_name_or_path or "",
+            ", ".join(summary.target_modules),
             str(summary.rank),
             f"{summary.alpha:g}",
-            ", ".join(summary.target_modules),
             str(len(summary.modules)),
             summary.dtype,
             f"{summary.weights_size:,}",

@@ -43,6 +43,7 @@ def check_request(request: ComposeRequest) -> None:
     if wrong:
         raise SearchError("\n".join(wrong))
     require_optimizer(request.optimizer)
+    _check_folds(request)
     if request.quick_lora and request.merge_method == "factor":
         message = "A quick LoRA is added to an exact sum. Choose concat or svd, or leave it out."
         raise IncompatibleAdapters(message)
@@ -96,6 +97,23 @@ def _wrong_numbers(request: ComposeRequest) -> Iterator[str]:
         yield f"The bound of the weights must be above 0, not {request.weight_bound:g}."
     if not 0 <= request.l1_penalty < math.inf:
         yield f"The penalty on the weights must be 0 or more, not {request.l1_penalty:g}."
+
+
+def _check_folds(request: ComposeRequest) -> None:
+    """Cross-validation repeats a search, so there must be one, without gradients.
+
+    Raises:
+        SearchError: saying why there cannot be folds.
+    """
+    if not request.folds:
+        return
+    if request.folds < 2:  # noqa: PLR2004 - with one fold nothing is left to search on
+        raise SearchError(f"Cross-validation needs at least 2 folds, not {request.folds}.")
+    if request.hand_weights is not None:
+        raise SearchError("Weights set by hand are not searched, so there is nothing to validate.")
+    if request.quick_lora:
+        message = "A quick LoRA would be trained in every fold. Leave out the folds or the LoRA."
+        raise SearchError(message)
 
 
 def _wrong_hand_weights(request: ComposeRequest) -> Iterator[str]:

@@ -15,11 +15,11 @@ from composer.composing.request import Composition
 from composer.composing.searching import Found
 from composer.composing.training import QuickLora
 from composer.inspection import AdapterSummary, inspect_adapter
-from composer.judging import Judge, choose_metric, judge_methods
+from composer.judging import Judge, judge_methods
 from composer.limits import DEFAULT
 from composer.merging import Merged, merge_adapters
 from composer.progress import LogLine
-from composer.report import Method, Report, make_report
+from composer.report import CrossValidation, Method, Report, choose_metric, make_report
 from composer.writing import beside, room
 
 LABELS: dict[Method, str] = {
@@ -43,6 +43,13 @@ class Outcome:
     merged: Merged
     report: Report
     quick: QuickLora | None = None
+    folded: CrossValidation | None = None
+
+    @property
+    def evaluations(self) -> dict[str, int]:
+        """Return how many weight vectors were scored on rows, and what for."""
+        spent = {"alone": len(self.alone), "search": self.found.n_evaluations}
+        return spent if self.folded is None else spent | {"folds": self.folded.evaluations}
 
 
 def merge_found(work: Work, candidates: list[LoraAdapter], found: Found) -> Merged:
@@ -67,20 +74,13 @@ def judge_all(
     candidates: list[LoraAdapter],
     merged: Merged,
     quick: QuickLora | None = None,
+    folded: CrossValidation | None = None,
 ) -> Report:
     """Answer and score all rows with the base, the references and the adapter to be written."""
     request = work.request
     rows = len(work.split.fit) + len(work.split.held_out)
     work.phase("scoring", f"answering {rows} rows with each method", rows)
-    uniform = merge_adapters(
-        candidates, [1 / len(candidates)] * len(candidates), request.merge_method
-    )
-    methods: dict[Method, LoraAdapter | None] = {
-        "base": None,
-        "uniform": replace(uniform.adapter, name="uniform"),
-        "best_single": candidates[0],
-        "composed": merged.adapter,
-    }
+    methods = methods_of(work, candidates, merged)
     if quick is not None:
         methods["quick_lora"] = replace(quick.alone, name="alone")
     judge = Judge(
@@ -95,7 +95,24 @@ def judge_all(
     examples = [*work.split.fit, *work.split.held_out]
     metric = choose_metric(examples) if request.metric == "auto" else request.metric
     labels = {**LABELS, "best_single": f"Best single: {candidates[0].name}"}
-    return make_report(work.split, results, labels, metric=metric, exact_case=request.exact_case)
+    return make_report(
+        work.split, results, labels, metric=metric, exact_case=request.exact_case, folded=folded
+    )
+
+
+def methods_of(
+    work: Work, candidates: list[LoraAdapter], merged: Merged
+) -> dict[Method, LoraAdapter | None]:
+    """Return what is compared: the base, the plain mean, the best single one, the composition."""
+    uniform = merge_adapters(
+        candidates, [1 / len(candidates)] * len(candidates), work.request.merge_method
+    )
+    return {
+        "base": None,
+        "uniform": replace(uniform.adapter, name="uniform"),
+        "best_single": candidates[0],
+        "composed": merged.adapter,
+    }
 
 
 def write_result(work: Work, base: LoadedBase, outcome: Outcome) -> Composition:
@@ -117,7 +134,7 @@ def write_result(work: Work, base: LoadedBase, outcome: Outcome) -> Composition:
         weights=found.weights,
         merge_method=request.merge_method,
         optimizer_resolved=found.optimizer_resolved,
-        evaluations_spent=len(outcome.alone) + found.n_evaluations,
+        evaluations_spent=sum(outcome.evaluations.values()),
         report=outcome.report,
         recipe=recipe,
         card=card,
@@ -156,7 +173,7 @@ def _recipe(work: Work, base: LoadedBase, outcome: Outcome) -> dict[str, Any]:
         replace(work.request, examples=work.split.fit),
         ingredients,
         optimizer_resolved=outcome.found.optimizer_resolved,
-        evaluations={"alone": len(outcome.alone), "search": outcome.found.n_evaluations},
+        evaluations=outcome.evaluations,
         fit_loss=outcome.found.fit_loss,
         svd_error=outcome.merged.svd_error,
         dtype=str(base.dtype).removeprefix("torch."),

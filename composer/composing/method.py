@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from composer.composing.checking import check_request, check_rows
 from composer.composing.finishing import Outcome, judge_all, merge_found, write_result
+from composer.composing.folding import cross_validate
 from composer.composing.preparing import (
     Work,
     inspect_pool,
@@ -46,6 +47,7 @@ def compose(
     if request.quick_lora:
         quick, found = add_quick_lora(work, base, candidates, found)
     merged = merge_found(work, candidates if quick is None else [*candidates, quick.adapter], found)
-    report = judge_all(work, base, candidates, merged, quick)
-    outcome = Outcome(candidates, summaries, alone, found, merged, report, quick)
+    folded = cross_validate(work, base, pool)
+    report = judge_all(work, base, candidates, merged, quick, folded)
+    outcome = Outcome(candidates, summaries, alone, found, merged, report, quick, folded)
     return write_result(work, base, outcome)

@@ -21,6 +21,7 @@ class ComposeRequest:
     `held_out` gives separate rows to judge on; without it `examples` are split, `n_fit` of them to
     fit (None: by their number). `hand_weights` skips the search: adapter name to weight.
     `quick_lora` trains a LoRA on the fit rows, with gradients, and lets it take part.
+    `folds` of 2 or more add a cross-validated score of the search, for as many more searches.
     """
 
     base: BaseModelSource
@@ -41,6 +42,7 @@ class ComposeRequest:
     svd_rank: int | None = None
     hand_weights: Mapping[str, float] | None = None
     prompting: bool = False
+    folds: int = 0
     quick_lora: bool = False
     dtype: Dtype = "auto"
     device: str = "auto"

@@ -346,14 +346,14 @@ def test_a_folder_that_cannot_be_made_is_known_at_once(place: str, bench: Bench)
 class TestStops:
     """At every event in turn: asked for, and by Ctrl-C, which may come anywhere."""
 
-    @pytest.mark.parametrize("quick", [False, True])
-    def test_at_any_moment_leave_nothing(self, quick: bool, bench: Bench) -> None:
+    @pytest.mark.parametrize("extra", [{}, {"quick_lora": True}, {"folds": 3}])
+    def test_at_any_moment_leave_nothing(self, extra: dict[str, Any], bench: Bench) -> None:
         request = bench.request(
-            budget=4, max_new_tokens=2, quick_lora=quick, examples=ROWS[:6], optimizer="greedy"
+            budget=4, max_new_tokens=2, examples=ROWS[:6], optimizer="greedy", **extra
         )
         heard: list[Progress] = []
         compose(replace(request, output_folder=bench.folder / "whole"), heard.append)
-        step = len(heard) // 16 if quick else 1  # a training has many steps alike
+        step = len(heard) // 16 if extra else 1  # a training has many steps alike
         assert len(heard) > 20
         for moment in range(1, len(heard), step):
             self.stop_at(moment, request)

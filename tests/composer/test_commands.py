@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +63,35 @@ class TestCompose:
         assert f"Written to {shell.folder / 'out'}" in out
         assert "best alone" in err
         assert (shell.folder / "out" / "adapter_model.safetensors").is_file()
+
+    @pytest.mark.parametrize("columns", [60, 80, 200])
+    def test_a_long_name_is_folded_and_no_figure_is_cut(
+        self,
+        columns: int,
+        shell: Shell,
+        compose_args: list[object],
+        causal: LoadedBase,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        name = "an_adapter_whose_author_was_fond_of_names_that_tell_the_whole_story_of_it"
+        for folder in (shell.folder / "pool").iterdir():
+            shutil.rmtree(folder)
+        make_adapter(causal, name, size=0.1).save(shell.folder / "pool" / name, causal.module_table)
+        code, out, _ = shell.run(*compose_args, "--folds", 2, "--metric", "rougeL", "--prompting")
+        assert code == 0
+        assert "…" not in out
+        lines = [line for line in out[out.index("and loss per row") :].splitlines() if line.strip()]
+        heads, _, *table = itertools.takewhile(lambda line: "ROUGE-L on" not in line, lines[1:])
+        assert re.split(r"  +", heads.strip()) == [
+            *("method", "held-out", "95 %", "exact", "loss", "2 folds", "fit", "fit loss"),
+        ]
+        if columns > 60:
+            assert max(map(len, (heads, *table))) <= columns
+        figures = heads.index("held-out")
+        labels = "".join(line[:figures].strip() for line in table).replace(" ", "")
+        assert f"Bestsingle:{name}Composed" in labels
+        assert re.search(r"0\.\d{3}  +0\.00-0\.\d\d  +0/3  ", table[0])
 
     def test_json_is_one_object(self, shell: Shell, compose_args: list[object]) -> None:
         code, data = shell.json(*compose_args, "--optimizer", "NGOpt")

@@ -210,6 +210,58 @@ def test_few_rows_hold_nothing_out(make_request: Make) -> None:
     assert report.verdict.headline == "Nothing was held out."
 
 
+def test_folds_judge_every_row_by_a_search_that_did_not_see_it(
+    make_request: Make, tmp_path: Path
+) -> None:
+    events: list[Progress] = []
+    plain = compose(make_request(output_folder=tmp_path / "plain"))
+    result = compose(make_request(folds=4), events.append)
+    # The adapter is the same; what the folds cost is counted and told.
+    assert result.summary.weights_sha256 == plain.summary.weights_sha256
+    assert result.recipe["evaluations"] == {"alone": 4, "search": 13, "folds": 4 * (4 + 13)}
+    assert result.evaluations_spent == plain.evaluations_spent + 68
+    assert any(isinstance(e, LogLine) and "took 68 evaluations" in e.text for e in events)
+    assert result.report.folds == 4
+    rows = {row.method: row.cross_validated for row in result.report.rows}
+    assert {score.n for score in rows.values()} == {8}
+    assert "Cross-validation: 68 evaluations more." in result.card
+    assert "4 folds |" in result.card
+
+
+def test_a_fold_is_a_composition_of_the_other_rows(make_request: Make, tmp_path: Path) -> None:
+    folded = compose(make_request(folds=2)).report
+    losses: dict[str, list[float]] = {}
+    for held in (ROWS[::2], ROWS[1::2]):
+        others = tuple(row for row in ROWS if row not in held)
+        folder = tmp_path / held[0].output
+        part = compose(make_request(examples=others, held_out=held, output_folder=folder)).report
+        for row in part.rows:
+            losses.setdefault(row.method, []).append(row.held_out.loss)
+    for row in folded.rows:
+        assert row.cross_validated.loss == pytest.approx(sum(losses[row.method]) / 2, abs=1e-4)
+
+
+def test_more_folds_than_rows_leave_one_out(make_request: Make) -> None:
+    report = compose(make_request(folds=10, examples=ROWS[:3], budget=2)).report
+    assert (report.folds, report.n_held_out) == (3, 0)
+    assert "Cross-validated in 3 folds over all 3 rows" in report.verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"folds": 1}, "at least 2 folds"),
+        ({"folds": 2, "hand_weights": {"own/0": 1.0}}, "nothing to validate"),
+        ({"folds": 2, "quick_lora": True}, "trained in every fold"),
+    ],
+)
+def test_folds_that_make_no_sense_are_refused(
+    changes: dict[str, object], words: str, make_request: Make
+) -> None:
+    with pytest.raises(SearchError, match=words):
+        compose(make_request(**changes))
+
+
 def test_own_held_out_rows_and_prompting(make_request: Make) -> None:
     report = compose(make_request(held_out=ROWS[:2], prompting=True)).report
     assert (report.n_fit, report.n_held_out) == (8, 2)

@@ -7,8 +7,9 @@ import pytest
 from composer.base_model import LoadedBase
 from composer.errors import Stopped
 from composer.examples import Example, split_examples
-from composer.judging import Judge, choose_metric, judge_methods
+from composer.judging import Judge, judge_methods
 from composer.progress import AnswersScored, Progress, ignore, never
+from composer.report import choose_metric
 from tests.composer.tiny import ROWS, make_adapter
 
 

@@ -2,22 +2,18 @@ from __future__ import annotations
 
 import json
 import math
-from itertools import pairwise
 
 import pytest
-from scipy import stats
 
 from composer.examples import Example, ExampleSplit
 from composer.report import (
+    CrossValidation,
     Method,
     MethodResult,
     Metric,
     Report,
-    bootstrap_interval,
     make_report,
-    paired_p_value,
     score_rows,
-    wilson_interval,
 )
 
 
@@ -121,6 +117,94 @@ def test_long_answers_are_judged_by_rouge() -> None:
     assert composed.score == 0.5
     assert composed.interval[0] < 0.5 < composed.interval[1]
     assert "ROUGE-L on 20 held-out rows is 0.50" in report.verdict.detail
+    # Exact match stands beside it.
+    assert (composed.exact, composed.rouge_l) == (10, 0.5)
+
+
+def test_long_answers_show_rouge_beside_exact_match_whichever_is_the_metric() -> None:
+    answer = "the cat sat down on the warm mat"
+    rows = tuple(Example(f"row {i}", answer) for i in range(4))
+    split = ExampleSplit((), rows, (), (0, 1, 2, 3))
+    texts = (answer, answer, "the cat sat", "no")
+    results: dict[Method, MethodResult] = {
+        method: MethodResult(texts, (1.0,) * 4) for method in ("base", "best_single", "composed")
+    }
+    score = make_report(split, results, {}, metric="exact_match").rows[0].held_out
+    assert score is not None
+    assert (score.correct, score.exact, score.score) == (2, 2, 0.5)
+    assert score.rouge_l == pytest.approx((1 + 1 + 6 / 11 + 0) / 4)
+    short = report_of({"composed": 1, "best_single": 1, "base": 1}).rows[0].fit
+    assert (short.exact, short.rouge_l) == (None, None)
+
+
+def test_scores_and_losses_have_bootstrap_intervals() -> None:
+    report = report_of({"composed": 20, "best_single": 8, "base": 0})
+    base, single, composed = (row.held_out for row in report.rows)
+    assert [score.interval_kind for score in (base, single, composed)] == [
+        "wilson",
+        "bootstrap",
+        "wilson",
+    ]
+    assert single.interval[0] < 0.4 < single.interval[1]
+    assert composed.interval[1] == 1.0
+    assert composed.interval[0] > 0.8
+    split = split_of(0, 20)
+    result = MethodResult(("yes",) * 20, tuple(i / 10 for i in range(20)))
+    score = score_rows(split.held_out, result, "exact_match")
+    assert score.loss_interval is not None
+    assert score.loss_interval[0] < score.loss < score.loss_interval[1]
+
+
+@pytest.mark.parametrize(
+    ("right", "offer"),
+    [
+        ({"composed": 9, "best_single": 5, "base": 0}, "Use the composition"),
+        ({"composed": 5, "best_single": 9, "base": 0}, "Best single: own/two did at least as well"),
+        ({"composed": 5, "best_single": 5, "base": 9}, "The base model alone did at least"),
+        ({"composed": 5, "best_single": 5, "base": 5}, "The base model alone did at least"),
+        ({"composed": 5, "best_single": 5, "base": 0, "uniform": 9}, "merge with equal weights"),
+        ({"composed": 5, "best_single": 5, "base": 0, "prompting": 9}, "rows into the prompt"),
+        ({"composed": 5, "best_single": 5, "base": 0, "quick_lora": 9}, "train one"),
+    ],
+)
+def test_the_winner_is_what_is_offered(right: dict[Method, int], offer: str) -> None:
+    split = split_of(2, 20)
+    results = {
+        method: MethodResult(("no",) * 2 + ("yes",) * n + ("no",) * (20 - n), (1.0,) * 22)
+        for method, n in right.items()
+    }
+    labels: dict[Method, str] = {"best_single": "Best single: own/two"}
+    assert offer in make_report(split, results, labels, metric="exact_match").verdict.offer
+
+
+@pytest.mark.parametrize("metric", ["exact_match", "rougeL"])
+def test_cross_validated_figures_stand_beside_the_split(metric: Metric) -> None:
+    split = split_of(5, 3)
+    results: dict[Method, MethodResult] = {
+        method: MethodResult(("yes",) * 8, (1.0,) * 8)
+        for method in ("base", "best_single", "composed")
+    }
+    folded: dict[Method, MethodResult] = {
+        "composed": MethodResult(("yes",) * 6 + ("no",) * 2, (1.0,) * 8),
+        "best_single": MethodResult(("yes",) * 4 + ("no",) * 4, (1.0,) * 8),
+    }
+    report = make_report(split, results, {}, metric=metric, folded=CrossValidation(4, 120, folded))
+    assert report.folds == 4
+    base, single, composed = report.rows
+    assert base.cross_validated is None
+    assert (single.cross_validated.n, single.cross_validated.score) == (8, 0.5)
+    assert composed.cross_validated.score == 0.75
+    detail = report.verdict.detail
+    assert "Cross-validated in 4 folds over all 8 rows" in detail
+    assert ("6 right" if metric == "exact_match" else "ROUGE-L 0.75") in detail
+    assert "show little" not in detail
+
+
+@pytest.mark.parametrize(("n", "words"), [(1, "One held-out row shows"), (3, "3 held-out rows sh")])
+def test_few_held_out_rows_are_said_to_show_little(n: int, words: str) -> None:
+    right: dict[Method, int] = {"composed": 1, "best_single": 1, "base": 0}
+    assert words in report_of(right, n_held_out=n).verdict.detail
+    assert "little" not in report_of(right, n_held_out=5).verdict.detail
 
 
 def test_rows_of_one_side_can_be_scored_alone() -> None:
@@ -141,28 +225,3 @@ def test_a_loss_that_is_no_number_is_left_out_and_never_wins() -> None:
     assert report.rows[1].fit.loss == 1.0
     assert report.verdict.winner == "base"
     json.dumps(report.to_dict(), allow_nan=False)
-
-
-@pytest.mark.parametrize(("correct", "n"), [(0, 48), (2, 48), (38, 48), (48, 48), (1, 1)])
-def test_wilson_agrees_with_scipy(correct: int, n: int) -> None:
-    expected = stats.binomtest(correct, n).proportion_ci(method="wilson")
-    assert wilson_interval(correct, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
-
-
-@pytest.mark.parametrize(("wins", "losses"), [(8, 2), (0, 5), (1, 0), (7, 7), (12, 1)])
-def test_the_paired_test_agrees_with_scipy(wins: int, losses: int) -> None:
-    first = [1.0] * wins + [0.0] * losses + [1.0] * 4
-    second = [0.0] * wins + [1.0] * losses + [1.0] * 4
-    expected = stats.binomtest(wins, wins + losses).pvalue
-    assert paired_p_value(first, second) == pytest.approx(expected)
-    assert paired_p_value(first, first) == 1.0
-
-
-def test_the_bootstrap_is_repeatable_and_narrows() -> None:
-    values = [0.0, 0.25, 0.5, 1.0]
-    intervals = [bootstrap_interval(values * k) for k in (1, 4, 16)]
-    assert intervals[0] == bootstrap_interval(values)
-    widths = [high - low for low, high in intervals]
-    assert all(wide > narrow for wide, narrow in pairwise(widths))
-    assert bootstrap_interval([]) == (0.0, 1.0)
-    assert wilson_interval(0, 0) == (0.0, 1.0)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from composer.report import wilson_interval
+from composer.intervals import wilson_interval
 from marketplace.catalogue.charts.reading import clamp, finite, read_field, tenth
 from marketplace.catalogue.numerals import NONE, format_loss, format_percent
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from composer.report import wilson_interval
+from composer.intervals import wilson_interval
 from marketplace.catalogue.charts import (
     References,
     draw_gain,
