@@ -21,6 +21,7 @@ PHASES = {
     "searching": "Searching weights",
     "training": "Training a LoRA on the rows",
     "merging": "Merging",
+    "validating": "Cross-validating",
     "scoring": "Answering rows for the report",
     "writing": "Writing the adapter",
 }

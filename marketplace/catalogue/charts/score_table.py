@@ -120,10 +120,18 @@ def _draw_score(row: object, *, side: str, wins: bool, hint: str) -> ScoreRow:
         width=tenth(clamp(100 * (score or 0.0), 0.0, 100.0)),
         whisker=_draw_whisker(low, high),
         interval_text=NONE if low is None or high is None else f"{low:.0f}{NONE}{high:.0f}",
-        rows_text=f"{correct}/{n}" if correct is not None else str(n),
+        rows_text=_describe_rows(part, n),
         loss_text=format_loss(finite(read_field(part, "loss"))),
         fit_loss_text=format_loss(finite(read_field(_part(row, "fit"), "loss"))),
     )
+
+
+def _describe_rows(part: object, n: int) -> str:
+    """Return how many rows were right; beside ROUGE-L it stands next to another figure."""
+    correct, exact = read_field(part, "correct"), read_field(part, "exact")
+    if correct is not None:
+        return f"{correct}/{n}"
+    return str(n) if exact is None else f"{exact}/{n} exact"
 
 
 def _draw_whisker(low: float | None, high: float | None) -> str:

@@ -18,7 +18,7 @@ from marketplace.accounts.visitors import signed_in
 from marketplace.compositions import services
 from marketplace.compositions.answers import read_answers
 from marketplace.compositions.forms import PublishForm
-from marketplace.compositions.models import CompositionJob
+from marketplace.compositions.models import CompositionJob, Ingredient
 from marketplace.compositions.progress import read_progress
 from marketplace.compositions.services import CompositionError
 from marketplace.compositions.views.fetching import get_job
@@ -131,7 +131,10 @@ def render_job(
         "files": job.results.select_related("blob") if job.is_finished else (),
     }
     if form is not None:
-        context["prefilled"] = services.prefill_publication(job)
+        context |= {
+            "prefilled": services.prefill_publication(job),
+            "winner_url": _find_winner_url(job),
+        }
     return render(request, "compositions/job.html", context, status=status)
 
 
@@ -155,13 +158,24 @@ def _read_hints(job: CompositionJob) -> dict[str, str]:
     recipe = job.recipe or {}
     candidates = [item.name for item in job.ingredients.all() if item.is_candidate]
     count = len(candidates)
-    best = min(
-        (item for item in job.ingredients.all() if item.screening_loss is not None),
-        key=lambda item: item.screening_loss or 0,
-        default=None,
-    )
+    best = _find_best_alone(job)
     return HINTS | {
         "uniform": f"{count} adapters at 1/{count}" if count else "",
         "best_single": recipe.get("best_single") or (best.name if best else ""),
         "composed": f"{count} adapters, {'learned' if job.is_searched else 'chosen'} weights",
     }
+
+
+def _find_best_alone(job: CompositionJob) -> Ingredient | None:
+    return min(
+        (item for item in job.ingredients.all() if item.screening_loss is not None),
+        key=lambda item: item.screening_loss or 0,
+        default=None,
+    )
+
+
+def _find_winner_url(job: CompositionJob) -> str:
+    """Where the adapter lives that did best, if it is one of the ingredients."""
+    winner = (job.report or {}).get("verdict", {}).get("winner")
+    best = _find_best_alone(job) if winner == "best_single" else None
+    return best.revision.adapter.get_absolute_url() if best else ""

@@ -234,11 +234,13 @@ def test_too_few_rows_to_hold_any_out_show_the_fit_rows():
                     "fit": {"n": 4, "correct": None, "score": 0.5, "interval": [0.2, 0.8]},
                 },
                 {"method": "other", "held_out": None, "fit": {}},
+                {"method": "last", "fit": {"n": 4, "correct": None, "score": 0.5, "exact": 1}},
             ],
         }
     )
 
     assert not table.held_out
+    assert table.rows[2].rows_text == "1/4 exact"
     assert table.metric_label == "ROUGE-L"
     assert (table.rows[0].label, table.rows[0].rows_text) == ("Mixed", "4")
     assert table.rows[0].interval_text == "20\u201380"

@@ -40,6 +40,27 @@ def test_it_works(client, alice, job):
     assert job.published == adapter.latest
 
 
+@pytest.mark.parametrize("winner", ["composed", "best_single", "base"])
+def test_the_winner_is_what_is_offered(winner, client, alice, job):
+    finish(job)
+    job.refresh_from_db()
+    job.report["verdict"] |= {"winner": winner, "offer": f"Use {winner}."}
+    job.save(update_fields=["report"])
+    best = min(
+        (i for i in job.ingredients.all() if i.screening_loss is not None),
+        key=lambda i: i.screening_loss,
+    )
+    client.force_login(alice)
+    page = client.get(job.get_absolute_url()).content.decode()
+    offered = winner != "composed"
+    assert ("Something else did at least as well." in page) == offered
+    assert ("Publish the composition anyway" in page) == offered
+    assert (f"Use {winner}." in page) == offered
+    assert ("See that adapter" in page) == (winner == "best_single")
+    if winner == "best_single":
+        assert f'<a href="{best.revision.adapter.get_absolute_url()}">See that' in page
+
+
 def test_the_recipe_on_the_shelf_pins_the_parents(client, alice, job, adapters):
     finish(job)
     client.force_login(alice)
