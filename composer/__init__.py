@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from composer.extras import explain_missing
+
 if TYPE_CHECKING:
     from composer.adapter import LoraAdapter
     from composer.base_model import (
@@ -96,7 +98,11 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    try:
+        module = importlib.import_module(f"{__name__}.{_MODULE_OF[name]}")
+    except ModuleNotFoundError as error:
+        raise ImportError(explain_missing(error) or str(error)) from error
+    value = getattr(module, name)
     globals()[name] = value
     return value
 

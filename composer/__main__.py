@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from composer.commands.arguments import parse_arguments
 from composer.commands.output import Output
 from composer.errors import ComposerError
+from composer.extras import explain_missing
 
 FAILED, STOPPED = 1, 130
 
@@ -34,6 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return int(command.run(args, output))
     except ComposerError as error:
         output.show_error(error)
+        return FAILED
+    except ModuleNotFoundError as error:
+        reason = explain_missing(error)
+        if reason is None:
+            raise
+        output.show_error(ComposerError(reason))
         return FAILED
     except KeyboardInterrupt:
         output.say("Stopped. A checkpoint, if you asked for one, is kept.")

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from composer.errors import ComposerError, InvalidInput
 
-LEAST_TEXT = 12  # what a column of texts keeps of a table's width
+LEAST_TEXT = 10  # what a column of texts keeps of a table's width
 
 
 class Output:
