@@ -40,6 +40,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if not output.as_json:
         verdict = composition.report.verdict
         output.console.print(f"{verdict.headline} {verdict.detail} {verdict.offer}", markup=False)
+        output.console.print(f"Evaluations: {_spent(composition)}.", markup=False)
         output.console.print(f"Written to {composition.folder}", markup=False)
     return 0
 
@@ -198,6 +199,12 @@ def _data(composition: Composition) -> dict[str, object]:
         "report": composition.report.to_dict(),
         "recipe": composition.recipe,
     }
+
+
+def _spent(composition: Composition) -> str:
+    parts = composition.recipe["evaluations"]
+    words = {"alone": "of adapters alone", "search": "of the search", "folds": "of the folds"}
+    return ", ".join(f"{count} {words.get(name, name)}" for name, count in parts.items())
 
 
 def _weights(composition: Composition) -> Table:

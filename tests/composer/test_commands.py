@@ -61,6 +61,7 @@ class TestCompose:
         assert code == 0
         assert "Composed" in out
         assert f"Written to {shell.folder / 'out'}" in out
+        assert "Evaluations: 3 of adapters alone, 5 of the search." in out
         assert "best alone" in err
         assert (shell.folder / "out" / "adapter_model.safetensors").is_file()
 
