@@ -20,12 +20,21 @@ from composer.adapter import LoraAdapter, LoraLayer
 from composer.base_model import BaseModelSource, compute_module_table
 from composer.examples import Example
 
-SHAPES: dict[str, dict[str, Any]] = {
-    "small": {"d_model": 512, "d_ff": 1024, "num_layers": 8, "num_heads": 6},
-    "base": {"d_model": 768, "d_ff": 2048, "num_layers": 12, "num_heads": 12},
-}
 VOCABULARY = 32128
 PAD, END, UNKNOWN = 0, 1, 2
+COMMON: dict[str, Any] = {
+    "d_kv": 64,
+    "vocab_size": VOCABULARY,
+    "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+    "pad_token_id": PAD,
+    "eos_token_id": END,
+    "decoder_start_token_id": PAD,
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "small": {"d_model": 512, "d_ff": 1024, "num_layers": 8, "num_heads": 6, **COMMON},
+    "base": {"d_model": 768, "d_ff": 2048, "num_layers": 12, "num_heads": 12, **COMMON},
+}
 RANK = 16
 ALPHA = 32
 TARGETS = ("q", "v")
@@ -46,17 +55,7 @@ def build(folder: Path, shape: str, n_adapters: int, n_rows: int = 5) -> Workloa
     """Write a base of this shape, adapters of rank 16 on q and v, and rows of about 150 tokens."""
     base = folder / "base"
     torch.manual_seed(0)
-    config = T5Config(
-        **SHAPES[shape],
-        d_kv=64,
-        vocab_size=VOCABULARY,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-        pad_token_id=PAD,
-        eos_token_id=END,
-        decoder_start_token_id=PAD,
-    )
-    T5ForConditionalGeneration(config).save_pretrained(base)
+    T5ForConditionalGeneration(T5Config(**SHAPES[shape])).save_pretrained(base)
     _tokenizer().save_pretrained(base)
     table = compute_module_table(BaseModelSource("folder", str(base)))
     adapters = []
