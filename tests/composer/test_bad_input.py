@@ -405,13 +405,17 @@ class TestStops:
         bench.assert_nothing_is_left()
         assert signal.getsignal(signal.SIGTERM) is before
 
-    def test_resume_to_the_same_weights(self, bench: Bench) -> None:
-        whole = bench.compose(budget=8)
+    @pytest.mark.parametrize("folds", [0, 2])
+    def test_resume_to_the_same_weights(self, folds: int, bench: Bench) -> None:
+        whole = bench.compose(budget=8, folds=folds)
         checkpoint = bench.folder / "pool" / "one" / "checkpoint.json"
-        request = bench.request(budget=8, checkpoint=checkpoint, output_folder=bench.folder / "o")
-        for moment in (3, 6, 9, 12, 15):
+        request = bench.request(
+            budget=8, folds=folds, checkpoint=checkpoint, output_folder=bench.folder / "resumed"
+        )
+        for moment in (3, 6, 9, 12, 15, 17, 18, 19):
             self.stop_at(moment, request)
         resumed = compose(request)
+        assert resumed.report == whole.report
         assert resumed.weights == whole.weights
         assert resumed.summary.weights_sha256 == whole.summary.weights_sha256
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -75,6 +76,31 @@ def test_rouge_and_svd_are_said(tmp_path) -> None:
     assert "| Base | 0.75 | 0.30 to 0.95 |  |" in text
     assert "Relative error of the SVD: 0.1234" in text
     assert "NGOpt (" not in text
+
+
+def test_long_answers_show_both_measures_and_intervals_say_how_they_were_made(tmp_path) -> None:
+    rouge = replace(NO_LOSS, exact=1, rouge_l=0.75, loss_interval=(0.4, 0.6), loss=0.5)
+    text = make_card(recipe_of(tmp_path), report_of(rouge, rouge), is_seq2seq=False)
+    assert "| method | ROUGE-L, held-out rows | 95 % interval | exact match | loss |" in text
+    assert "| Composed | 0.75 | 0.30 to 0.95 | 1/4 | 0.500 | 0.40 to 0.60 |" in text
+    assert "Intervals: bootstrap, over rows." in text
+    exact = replace(SCORE, exact=3, rouge_l=0.81, interval_kind="wilson")
+    text = make_card(recipe_of(tmp_path), report_of(exact, exact), is_seq2seq=False)
+    assert "| Composed | 3/4 | 0.30 to 0.95 | 0.81 | 0.500 |" in text
+    assert "Wilson's where all rows have the same score, else bootstrap" in text
+
+
+def test_folds_and_the_offer_are_said(tmp_path) -> None:
+    report = report_of()
+    rows = (report.rows[0], replace(report.rows[1], cross_validated=replace(SCORE, n=8)))
+    verdict = replace(report.verdict, offer="Use it.")
+    recipe = recipe_of(tmp_path, evaluations={"alone": 3, "search": 41, "folds": 132})
+    text = make_card(recipe, replace(report, rows=rows, folds=3, verdict=verdict), is_seq2seq=False)
+    assert "It answers 3 of 4. Use it." in text
+    assert "exact match, 3 folds |" in text
+    assert "| Base | 3/4 | 0.30 to 0.95 | 0.500 |  |  |" in text
+    assert "| Composed | 3/4 | 0.30 to 0.95 | 0.500 |  | 3/8 |" in text
+    assert "Cross-validation: 132 evaluations more." in text
 
 
 def test_the_recipe_holds_what_made_the_weights(tmp_path) -> None:
