@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from composer.examples import Example, ExampleSplit
+from composer.examples import MIN_ROWS_TO_SPLIT, Example, ExampleSplit
 from composer.intervals import (
     Interval,
     IntervalKind,
@@ -206,11 +206,9 @@ def judge(
         detail = f"{detail} {_folds_sentence(rows, folds, metric)}"
     offer = _offer(winner, rows, "" if side == "held_out" else " on the rows it was fitted to")
     if side == "fit":
-        all_rows = "The only row was" if len(split.fit) == 1 else f"All {len(split.fit)} rows were"
         return Verdict(
             "Nothing was held out.",
-            f"{all_rows} needed to choose the weights, so this is no test. {detail} "
-            "Give six rows or more for a score on rows the search never saw.",
+            _unjudged_sentence(len(split.fit), detail),
             winner,
             None,
             offer,
@@ -270,6 +268,17 @@ def _mark(
 def _range(split: ExampleSplit, side: Side) -> tuple[int, int]:
     n_fit = len(split.fit)
     return (0, n_fit) if side == "fit" else (n_fit, n_fit + len(split.held_out))
+
+
+def _unjudged_sentence(n_fit: int, detail: str) -> str:
+    """Say why the figures are no test, and how to get one."""
+    rows = "The only row was" if n_fit == 1 else f"All {n_fit} rows were"
+    advice = (
+        "Give six rows or more for a score on rows the search never saw."
+        if n_fit < MIN_ROWS_TO_SPLIT
+        else "Fit on fewer of them for a score on rows the search never saw."
+    )
+    return f"{rows} used to choose the weights, so this is no test. {detail} {advice}"
 
 
 def _winner(rows: Sequence[ReportRow], side: Side) -> Method:

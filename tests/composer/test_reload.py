@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,7 +46,7 @@ CAUSAL_MIXED: dict[str, dict[str, Any]] = {
         "rank_pattern": {"gate_proj": 2},
         "alpha_pattern": {"q_proj": 9},
     },
-    "one_layer": {
+    "one_layer_in_half_precision": {
         "r": 2,
         "lora_alpha": 4,
         "target_modules": ["up_proj"],
@@ -145,30 +145,34 @@ def compose_once(
 
 
 def run_case(case: Case, base: LoadedBase, base_folder: Path, scratch: Path) -> Run:
+    """Compose with weights that are all different from 0 and from 1."""
+    weights = dict(zip(case.pool, (0.7, -0.4, 1.3, 0.55, -0.9), strict=False))
+    return search_case(case, base, base_folder, scratch, hand_weights=weights)
+
+
+def search_case(
+    case: Case, base: LoadedBase, base_folder: Path, scratch: Path, **changes: Any
+) -> Run:
     pool = [
         PoolMember(name, save_with_peft(base_folder, base, scratch / name, settings, seed))
         for seed, (name, settings) in enumerate(case.pool.items())
     ]
-    result = compose(
-        ComposeRequest(
-            base=BaseModelSource("folder", str(base_folder), name=BASE_NAME),
-            pool=tuple(pool),
-            examples=ROWS,
-            output_folder=scratch / "out",
-            merge_method=case.method,
-            optimizer="OnePlusOne",
-            budget=6,
-            l1_penalty=0.0,
-            # Weights that are all different from 0 and from 1.
-            hand_weights={m.name: (0.7, -0.4, 1.3, 0.55, -0.9)[i] for i, m in enumerate(pool)},
-            dtype="float32",
-            device="cpu",
-            max_new_tokens=4,
-            **case.options,
-        )
+    request = ComposeRequest(
+        base=BaseModelSource("folder", str(base_folder), name=BASE_NAME),
+        pool=tuple(pool),
+        examples=ROWS,
+        output_folder=scratch / "out",
+        merge_method=case.method,
+        budget=20,
+        dtype="float32",
+        device="cpu",
+        max_new_tokens=4,
+        **case.options,
     )
+    result = compose(replace(request, **changes))
     by_name = {m.name: LoraAdapter.load(m.folder, base.module_table, name=m.name) for m in pool}
-    return Run(case, base, base_folder, [by_name[name] for name in result.names], result)
+    candidates = [by_name[name] for name in result.names if name in by_name]
+    return Run(case, base, base_folder, candidates, result)
 
 
 def save_with_peft(
@@ -183,6 +187,8 @@ def save_with_peft(
     for key, value in wrapped.named_parameters():
         if "lora_" in key:
             value.data = torch.randn(value.shape, generator=random) * 0.2
+            if "half" in folder.name:
+                value.data = value.data.half()
     wrapped.peft_config["default"].base_model_name_or_path = BASE_NAME
     wrapped.save_pretrained(folder, save_embedding_layers=False)
     return folder
@@ -284,36 +290,40 @@ def test_the_report_shows_the_adapter_that_was_written(
     assert row.held_out.loss == pytest.approx(float(np.mean(losses[5:])), abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("method", ["concat", "svd", "factor"])
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("concat", {}),
+        ("svd", {}),
+        ("factor", {}),
+        ("concat", {"dtype": "bfloat16"}),
+        ("concat", {"optimizer": "NGOpt", "selection": "all"}),
+    ],
+)
 def test_searched_weights_reload_too(
     method: Literal["concat", "svd", "factor"],
+    changes: dict[str, Any],
     causal: LoadedBase,
     causal_folder: Path,
     tmp_path: Path,
 ) -> None:
     case = Case("causal", method, CAUSAL_EQUAL if method == "factor" else CAUSAL_MIXED, FULL)
-    run = run_case(case, causal, causal_folder, tmp_path)
-    searched = compose(
-        ComposeRequest(
-            base=BaseModelSource("folder", str(causal_folder), name=BASE_NAME),
-            pool=tuple(PoolMember(name, tmp_path / name) for name in case.pool),
-            examples=ROWS,
-            output_folder=tmp_path / "searched",
-            merge_method=method,
-            budget=20,
-            dtype="float32",
-            device="cpu",
-            max_new_tokens=4,
-            **case.options,
-        )
-    )
-    assert any(searched.weights)
-    by_name = {adapter.name: adapter for adapter in run.candidates}
-    expected = stacked_logits(
-        causal,
-        [by_name[name] for name in searched.names],
-        searched.weights,
-        "factor" if method == "factor" else "delta",
-    )
-    found = Run(case, causal, causal_folder, run.candidates, searched)
-    assert furthest(logits_of(found.reloaded(), causal), expected) < TOLERANCE
+    run = search_case(case, causal, causal_folder, tmp_path, **changes)
+    assert any(run.result.weights)
+    space = "factor" if method == "factor" else "delta"
+    # Whatever the base's precision was in the search, this is what it scored in float32.
+    expected = stacked_logits(causal, run.candidates, run.result.weights, space)
+    assert furthest(logits_of(run.reloaded(), causal), expected) < TOLERANCE
+
+
+def test_a_quick_lora_is_in_the_file(
+    causal: LoadedBase, causal_folder: Path, tmp_path: Path
+) -> None:
+    case = Case("causal", "concat", CAUSAL_MIXED)
+    run = search_case(case, causal, causal_folder, tmp_path, quick_lora=True)
+    losses = losses_of(run.reloaded(), causal)
+    row = next(row for row in run.result.report.rows if row.method == "composed")
+    assert run.result.weights[-1] == 0.5
+    assert row.fit.loss == pytest.approx(float(np.mean(losses[:5])), abs=TOLERANCE)
+    assert row.held_out.loss == pytest.approx(float(np.mean(losses[5:])), abs=TOLERANCE)
+    assert run.result.recipe["fit_loss"] == pytest.approx(row.fit.loss, abs=TOLERANCE)

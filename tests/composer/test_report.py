@@ -107,6 +107,10 @@ def test_few_rows_say_that_nothing_was_held_out() -> None:
     assert report.verdict.p_value is None
     assert "six rows or more" in report.verdict.detail
     assert all(row.held_out is None for row in report.rows)
+    one = report_of({"composed": 0, "best_single": 0, "base": 0}, n_fit=1, n_held_out=0)
+    assert one.verdict.detail.startswith("The only row was used to choose the weights")
+    many = report_of({"composed": 0, "best_single": 0, "base": 0}, n_fit=9, n_held_out=0)
+    assert "Fit on fewer of them" in many.verdict.detail
 
 
 def test_long_answers_are_judged_by_rouge() -> None:
