@@ -59,6 +59,7 @@ def make_recipe(  # noqa: PLR0913
         "selection": request.selection,
         "optimizer": request.optimizer,
         "optimizer_resolved": optimizer_resolved,
+        "num_workers": request.num_workers,
         "budget": request.budget,
         "seed": request.seed,
         "weight_bound": request.weight_bound,
@@ -177,10 +178,7 @@ def _method_lines(recipe: Mapping[str, Any]) -> list[str]:
     if recipe["optimizer_resolved"] not in {"", optimizer}:
         optimizer += f" ({recipe['optimizer_resolved']})"
     lines = [
-        (
-            f"* Weights of the adapters learned without gradients on {recipe['rows']['fit']} "
-            f"rows, after LoraHub ({PAPER})."
-        ),
+        _learning_line(recipe),
         f"* Candidates: {recipe['selection']}; {spent.get('alone', 0)} adapters were scored alone.",
         (
             f"* Search: {optimizer}, {spent.get('search', 0)} evaluations, seed {recipe['seed']}, "
@@ -202,6 +200,22 @@ def _method_lines(recipe: Mapping[str, Any]) -> list[str]:
         lines.append(f"* Relative error of the SVD: {recipe['svd_error']:.4f}.")
     versions = ", ".join(f"{name} {version}" for name, version in recipe["versions"].items())
     return [*lines, f"* Prompt format: {recipe['prompt_format']}. Versions: {versions}."]
+
+
+def _learning_line(recipe: Mapping[str, Any]) -> str:
+    rows, gradient = recipe["rows"]["fit"], recipe.get("gradient")
+    if not gradient:
+        return (
+            f"* Weights of the adapters learned without gradients on {rows} rows, after LoraHub "
+            f"({PAPER})."
+        )
+    blocks = gradient["weight_blocks"]
+    each = f", one for each of {blocks} blocks of layers; the table shows their means"
+    steps = f"{gradient['steps']} steps of Adam, each counted as {gradient['step_evaluations']}"
+    return (
+        f"* Weights of the adapters learned with gradients on {rows} rows ({steps} "
+        f"evaluations){each if blocks > 1 else ''}."
+    )
 
 
 def _yaml(values: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,17 @@ from pathlib import Path
 from composer.compatibility import MERGE_METHODS
 
 SELECTIONS = ("screened", "similar", "random", "all")
+OPTIMIZERS = (
+    "greedy+gn",
+    "greedy",
+    "gradient",
+    "NGOpt",
+    "CMA",
+    "DE",
+    "PSO",
+    "OnePlusOne",
+    "Cobyla",
+)
 PEFT_COMBINATIONS = (
     "linear",
     "cat",
@@ -49,7 +60,22 @@ def _compose(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=MERGE_METHODS, default="concat", help="how to merge")
     parser.add_argument("--selection", choices=SELECTIONS, default="screened")
     parser.add_argument("--candidates", type=int, default=8, metavar="N")
-    parser.add_argument("--optimizer", metavar="NAME", help="greedy+gn, greedy, NGOpt, CMA, ...")
+    parser.add_argument(
+        "--optimizer",
+        metavar="NAME",
+        help=f"{', '.join(OPTIMIZERS)} or another of nevergrad's; gradient uses gradients, "
+        "all others do not",
+    )
+    parser.add_argument(
+        "--num-workers", type=int, default=1, metavar="N", help="asked of nevergrad at once"
+    )
+    parser.add_argument(
+        "--weight-blocks",
+        type=int,
+        default=1,
+        metavar="N",
+        help="with gradient: a weight for each of N blocks of layers",
+    )
     parser.add_argument("--budget", type=int, default=40, metavar="K", help="evaluations")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--n-fit", type=int, metavar="N", help="rows to search on; others judge")

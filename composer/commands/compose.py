@@ -107,6 +107,8 @@ def _request(args: argparse.Namespace) -> ComposeRequest:
 _SAME_NAMES = (
     "prompt_format",
     "selection",
+    "num_workers",
+    "weight_blocks",
     "budget",
     "seed",
     "n_fit",

@@ -21,6 +21,7 @@ from composer.errors import (
     SearchError,
 )
 from composer.examples import Example, ExampleSplit
+from composer.gradient import GRADIENT
 from composer.scoring import encode_examples
 from composer.search import require_optimizer
 from composer.writing import require_free
@@ -42,7 +43,7 @@ def check_request(request: ComposeRequest) -> None:
     wrong = list(_wrong_numbers(request)) + list(_wrong_hand_weights(request))
     if wrong:
         raise SearchError("\n".join(wrong))
-    require_optimizer(request.optimizer)
+    _check_optimizer(request)
     _check_folds(request)
     if request.quick_lora and request.merge_method == "factor":
         message = "A quick LoRA is added to an exact sum. Choose concat or svd, or leave it out."
@@ -87,6 +88,8 @@ def _wrong_numbers(request: ComposeRequest) -> Iterator[str]:
         "The length of an answer": (request.max_new_tokens, "token"),
         "The number of fit rows": (request.n_fit, "row"),
         "The rank of the SVD": (request.svd_rank, ""),
+        "The number of workers": (request.num_workers, ""),
+        "The number of weight blocks": (request.weight_blocks, ""),
     }
     for name, (count, unit) in counts.items():
         if count is not None and count < 1:
@@ -97,6 +100,26 @@ def _wrong_numbers(request: ComposeRequest) -> Iterator[str]:
         yield f"The bound of the weights must be above 0, not {request.weight_bound:g}."
     if not 0 <= request.l1_penalty < math.inf:
         yield f"The penalty on the weights must be 0 or more, not {request.l1_penalty:g}."
+
+
+def _check_optimizer(request: ComposeRequest) -> None:
+    """Refuse an unknown optimiser, and what only the one with gradients can do or cannot do.
+
+    Raises:
+        SearchError: naming the optimiser.
+        IncompatibleAdapters: gradients were asked for with LoraHub's formula.
+    """
+    if request.optimizer != GRADIENT:
+        require_optimizer(request.optimizer)
+        if request.weight_blocks > 1:
+            message = f"Weights by blocks of layers are learned by {GRADIENT} only. Choose it."
+            raise SearchError(message)
+    elif request.merge_method == "factor":
+        message = f"{GRADIENT} learns the weights of an exact sum. Choose concat or svd."
+        raise IncompatibleAdapters(message)
+    elif request.weight_blocks > 1 and request.hand_weights is not None:
+        message = "Weights set by hand are one an adapter. Leave out the weight blocks."
+        raise SearchError(message)
 
 
 def _check_folds(request: ComposeRequest) -> None:

@@ -14,6 +14,7 @@ from composer.composing.preparing import Work
 from composer.composing.request import Composition
 from composer.composing.searching import Found
 from composer.composing.training import QuickLora
+from composer.gradient import GRADIENT
 from composer.inspection import AdapterSummary, inspect_adapter
 from composer.judging import Judge, judge_methods
 from composer.limits import DEFAULT
@@ -54,18 +55,19 @@ class Outcome:
 
 def merge_found(work: Work, candidates: list[LoraAdapter], found: Found) -> Merged:
     """Merge by the chosen method; ranks that loaders refuse are cut by an SVD, and that is said."""
-    request, weights = work.request, found.weights
+    request = work.request
+    parts, weights = found.weighed(candidates)
     work.phase("merging", f"merging by {request.merge_method}")
     method, rank = request.merge_method, request.svd_rank
-    if method == "concat" and _rank_sum(candidates, weights) > DEFAULT.rank:
+    if method == "concat" and _rank_sum(parts, weights) > DEFAULT.rank:
         work.on_progress(
             LogLine(
-                f"The ranks add up to {_rank_sum(candidates, weights)}, more than the "
+                f"The ranks add up to {_rank_sum(parts, weights)}, more than the "
                 f"{DEFAULT.rank} that loaders accept: cut to {DEFAULT.rank} by svd."
             )
         )
         method, rank = "svd", DEFAULT.rank
-    return merge_adapters(candidates, weights, method, svd_rank=rank)
+    return merge_adapters(parts, weights, method, svd_rank=rank)
 
 
 def judge_all(
@@ -95,6 +97,8 @@ def judge_all(
     examples = [*work.split.fit, *work.split.held_out]
     metric = choose_metric(examples) if request.metric == "auto" else request.metric
     labels = {**LABELS, "best_single": f"Best single: {candidates[0].name}"}
+    if request.optimizer == GRADIENT and request.hand_weights is None:
+        labels["composed"] = "Composed, weights learned with gradients"
     return make_report(
         work.split, results, labels, metric=metric, exact_case=request.exact_case, folded=folded
     )
@@ -178,4 +182,7 @@ def _recipe(work: Work, base: LoadedBase, outcome: Outcome) -> dict[str, Any]:
         svd_error=outcome.merged.svd_error,
         dtype=str(base.dtype).removeprefix("torch."),
     )
-    return recipe | {"quick_lora": outcome.quick.facts if outcome.quick else None}
+    return recipe | {
+        "quick_lora": outcome.quick.facts if outcome.quick else None,
+        "gradient": outcome.found.gradient,
+    }

@@ -21,6 +21,9 @@ class ComposeRequest:
     `held_out` gives separate rows to judge on; without it `examples` are split, `n_fit` of them to
     fit (None: by their number). `hand_weights` skips the search: adapter name to weight.
     `quick_lora` trains a LoRA on the fit rows, with gradients, and lets it take part.
+    `optimizer="gradient"` learns the weights with gradients; then `weight_blocks` of 2 or more give
+    each adapter a weight for each block of layers. `num_workers` is how many candidates nevergrad
+    is asked for at once.
     `folds` of 2 or more add a cross-validated score of the search, for as many more searches.
     """
 
@@ -33,6 +36,8 @@ class ComposeRequest:
     selection: Selection = "screened"
     n_candidates: int = 8
     optimizer: str = "greedy+gn"
+    num_workers: int = 1
+    weight_blocks: int = 1
     budget: int = 40
     seed: int = 42
     n_fit: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,6 +14,13 @@ from composer.base_model import LoadedBase
 from composer.composing.preparing import Work, fit_scorer, load_warm
 from composer.composing.request import ComposeRequest
 from composer.errors import SearchError
+from composer.gradient import (
+    GRADIENT,
+    STEP_EVALUATIONS,
+    GradientSearch,
+    GradientSettings,
+    split_into_blocks,
+)
 from composer.progress import (
     EvaluationScored,
     ReferenceScored,
@@ -36,12 +43,27 @@ CONFIRM_BYTES = 2 * 1024**3
 
 @dataclass(frozen=True)
 class Found:
-    """What the search ended with."""
+    """What the search ended with.
+
+    Where layers are weighed in blocks, `weights` are the means over the blocks, and `part_weights`
+    belong to `parts`, the candidates cut block by block.
+    """
 
     weights: tuple[float, ...]
     fit_loss: float
     optimizer_resolved: str
     n_evaluations: int
+    parts: tuple[LoraAdapter, ...] = ()
+    part_weights: tuple[float, ...] = ()
+    gradient: dict[str, Any] | None = None  # for the recipe, where gradients were used
+
+    def weighed(
+        self, candidates: Sequence[LoraAdapter]
+    ) -> tuple[list[LoraAdapter], tuple[float, ...]]:
+        """Return what is to be summed and its weights: the candidates, or their blocks."""
+        if any(self.part_weights):
+            return list(self.parts), self.part_weights
+        return list(candidates), self.weights
 
 
 def find_weights(
@@ -50,6 +72,8 @@ def find_weights(
     """Search from the best single adapter, or take the weights set by hand."""
     request = work.request
     space: Literal["factor", "delta"] = "factor" if request.merge_method == "factor" else "delta"
+    if request.optimizer == GRADIENT and request.hand_weights is None:
+        return _learn_weights(work, base, candidates)
     with AdapterStack(base, candidates, space=space) as stack:
         objective = _FitRows(stack, fit_scorer(work, base))
         if request.hand_weights is not None:
@@ -61,6 +85,7 @@ def find_weights(
             weight_bound=request.weight_bound,
             l1_penalty=request.l1_penalty,
             start=_start(request, len(candidates)),
+            num_workers=request.num_workers,
         )
         search = WeightSearch(
             objective,
@@ -77,9 +102,65 @@ def find_weights(
             request.budget,
         )
         _tell_references(work, objective, len(candidates))
-        _run(work, search)
+        _run(work, search, len(candidates))
     best = _confirm(work, base, candidates, search)
     return Found(best.weights, best.fit_loss, search.optimizer_resolved, len(search.history))
+
+
+def _learn_weights(work: Work, base: LoadedBase, candidates: list[LoraAdapter]) -> Found:
+    """Learn the weights with gradients: one an adapter, or one for each block of its layers."""
+    request, n = work.request, len(candidates)
+    blocks = request.weight_blocks
+    parts = candidates
+    if blocks > 1:
+        parts = split_into_blocks(candidates, base.module_table, blocks)
+    settings = GradientSettings(
+        budget=request.budget,
+        weight_bound=request.weight_bound,
+        l1_penalty=request.l1_penalty,
+        start=(_start(request, n) or (0.0,) * n) * blocks,
+    )
+    with AdapterStack(base, parts) as stack:
+        scorer = fit_scorer(work, base)
+        objective = _FitRows(stack, scorer)
+        search = GradientSearch(
+            base,
+            scorer.examples,
+            parts,
+            objective,
+            settings,
+            checkpoint=request.checkpoint,
+            fingerprint=fingerprint_of(work, base, candidates),
+            should_stop=work.should_stop,
+        )
+        work.phase(
+            "searching",
+            f"learning {len(parts)} weights with gradients in {settings.steps} steps, "
+            f"each counted as {STEP_EVALUATIONS} evaluations",
+            request.budget,
+        )
+        _tell_references(work, objective, n, blocks)
+        _run(work, search, n)
+    best = _confirm(work, base, parts, search)
+    by_block = np.array(best.weights).reshape(blocks, n)
+    facts = {
+        "steps": search.steps,
+        "step_evaluations": STEP_EVALUATIONS,
+        "learning_rate": settings.learning_rate,
+        "weight_blocks": blocks,
+        "block_weights": {
+            item.name: by_block[:, i].tolist() for i, item in enumerate(candidates) if blocks > 1
+        },
+    }
+    return Found(
+        tuple(map(float, by_block.mean(axis=0))),
+        best.fit_loss,
+        search.optimizer_resolved,
+        search.spent,
+        parts=tuple(parts) if blocks > 1 else (),
+        part_weights=best.weights if blocks > 1 else (),
+        gradient=facts,
+    )
 
 
 class _FitRows:
@@ -103,14 +184,16 @@ def _start(request: ComposeRequest, n_candidates: int) -> tuple[float, ...] | No
     return (1.0, *[0.0] * (n_candidates - 1))  # the best alone comes first
 
 
-def _tell_references(work: Work, objective: _FitRows, n_candidates: int) -> None:
-    weights = np.array([np.zeros(n_candidates), np.full(n_candidates, 1 / n_candidates)])
+def _tell_references(work: Work, objective: _FitRows, n_candidates: int, n_blocks: int = 1) -> None:
+    n = n_candidates * n_blocks
+    weights = np.array([np.zeros(n), np.full(n, 1 / n_candidates)])
     base_loss, uniform_loss = objective.losses(weights)
     work.on_progress(ReferenceScored("base", float(base_loss)))
     work.on_progress(ReferenceScored("uniform", float(uniform_loss)))
 
 
-def _run(work: Work, search: WeightSearch) -> None:
+def _run(work: Work, search: WeightSearch | GradientSearch, n_candidates: int) -> None:
+    """Tell of every evaluation; of weights by blocks their means are told."""
     best = np.inf
     for evaluation in search.evaluations():
         is_best = evaluation.loss < best
@@ -119,12 +202,17 @@ def _run(work: Work, search: WeightSearch) -> None:
             EvaluationScored(
                 number=evaluation.number,
                 budget=work.request.budget,
-                weights=evaluation.weights,
+                weights=tuple(_mean_weights(evaluation.weights, n_candidates)),
                 loss=evaluation.loss,
                 fit_loss=evaluation.fit_loss,
                 is_best=is_best,
             )
         )
+
+
+def _mean_weights(weights: Sequence[float], n_candidates: int) -> list[float]:
+    means = np.array(weights).reshape(-1, n_candidates).mean(axis=0)
+    return [float(weight) for weight in means]
 
 
 def _take_hand_weights(work: Work, objective: _FitRows, candidates: list[LoraAdapter]) -> Found:
@@ -146,7 +234,10 @@ def _take_hand_weights(work: Work, objective: _FitRows, candidates: list[LoraAda
 
 
 def _confirm(
-    work: Work, base: LoadedBase, candidates: list[LoraAdapter], search: WeightSearch
+    work: Work,
+    base: LoadedBase,
+    candidates: list[LoraAdapter],
+    search: WeightSearch | GradientSearch,
 ) -> Evaluation:
     """Score the last contenders once more in float32: bfloat16 moves with the batch's layout."""
     if base.dtype.itemsize >= 4 or base.n_bytes > CONFIRM_BYTES:  # noqa: PLR2004 - float32

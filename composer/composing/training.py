@@ -49,7 +49,7 @@ def add_quick_lora(
         f"training a LoRA on {len(work.split.fit)} rows, alone and on top: this uses gradients",
         2 * settings.steps,
     )
-    beneath = merge_adapters(candidates, found.weights, "concat").adapter
+    beneath = merge_adapters(*found.weighed(candidates), "concat").adapter
     rows = fit_scorer(work, base).examples
     shape = LoraShape.like(candidates)
     name = f"{fingerprint_of(work, base, candidates)}|{found.weights}"
@@ -57,9 +57,9 @@ def add_quick_lora(
     on_top = train_quick_lora(
         base, rows, shape, settings, beneath=beneath, run=_run(work, settings, 1, name)
     )
-    weights, found = _join(work, base, [*candidates, on_top.adapter], found)
+    found = _join(work, base, candidates, on_top.adapter, found)
     facts = {
-        "weight": weights[-1],
+        "weight": found.weights[-1],
         "steps": on_top.steps,
         "learning_rate": settings.learning_rate,
         "rank": max(rank for rank, _ in shape.layers.values()),
@@ -85,29 +85,37 @@ def _run(work: Work, settings: QuickLoraSettings, part: int, name: str) -> Train
 
 
 def _join(
-    work: Work, base: LoadedBase, candidates: Sequence[LoraAdapter], found: Found
-) -> tuple[tuple[float, ...], Found]:
+    work: Work,
+    base: LoadedBase,
+    candidates: Sequence[LoraAdapter],
+    trained: LoraAdapter,
+    found: Found,
+) -> Found:
     """Score the composition with and without the LoRA, in one layout; keep the better."""
-    vectors = np.array([(*found.weights, 0.0), (*found.weights, STRENGTH)])
-    with AdapterStack(base, candidates) as stack:
+    parts, weights = found.weighed(candidates)
+    vectors = np.array([(*weights, 0.0), (*weights, STRENGTH)])
+    with AdapterStack(base, [*parts, trained]) as stack:
         fit = finite_losses(fit_scorer(work, base).losses(stack, vectors).mean(axis=1))
     losses = fit + l1_penalty(vectors, work.request.l1_penalty)
     takes_part = bool(losses[1] < losses[0])
-    weights = tuple(map(float, vectors[int(takes_part)]))
     number = found.n_evaluations
     work.on_progress(
         EvaluationScored(
             number=number,
             budget=work.request.budget,
-            weights=tuple(map(float, vectors[1])),
+            weights=(*found.weights, STRENGTH),
             loss=float(losses[1]),
             fit_loss=float(fit[1]),
             is_best=takes_part,
         )
     )
-    return weights, replace(
+    strength = STRENGTH if takes_part else 0.0
+    in_blocks = bool(found.parts)
+    return replace(
         found,
-        weights=weights,
+        weights=(*found.weights, strength),
+        parts=(*found.parts, trained) if in_blocks else (),
+        part_weights=(*found.part_weights, strength) if in_blocks else (),
         fit_loss=float(fit[1]) if takes_part else found.fit_loss,
         n_evaluations=number + 1,
     )

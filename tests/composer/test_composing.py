@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -34,6 +35,7 @@ from composer.errors import (
     StorageFull,
 )
 from composer.examples import Example
+from composer.gradient import STEP_EVALUATIONS, split_into_blocks
 from composer.progress import AnswersScored, CandidateScored, LogLine
 from composer.quick_lora import QUICK_LORA
 from composer.scoring import Scorer, encode_examples
@@ -451,3 +453,126 @@ def test_a_stop_while_training_resumes_to_the_same_adapter(
 def test_a_quick_lora_needs_an_exact_sum(make_request: Make) -> None:
     with pytest.raises(IncompatibleAdapters, match="Choose concat or svd"):
         compose(make_request(quick_lora=True, merge_method="factor"))
+
+
+def test_gradients_are_named_counted_and_off_by_default(make_request: Make, tmp_path: Path) -> None:
+    plain = compose(make_request(output_folder=tmp_path / "plain"))
+    events: list[Progress] = []
+    result = compose(make_request(optimizer="gradient"), events.append)
+    assert plain.recipe["gradient"] is None
+    assert "with gradients" not in plain.card
+    assert result.recipe["gradient"]["steps"] == 3
+    assert result.recipe["gradient"]["step_evaluations"] == STEP_EVALUATIONS
+    assert result.recipe["gradient"]["block_weights"] == {}
+    assert "learned with gradients on 5 rows (3 steps of Adam" in result.card
+    assert "without gradients" not in result.card
+    assert result.optimizer_resolved == "Adam, with gradients"
+    assert result.report.rows[-1].label == "Composed, weights learned with gradients"
+    # Four alone, the base, three steps of three, and where the last one ends.
+    assert result.evaluations_spent == 4 + 1 + 3 * STEP_EVALUATIONS + 1
+    told = [event for event in events if isinstance(event, EvaluationScored)]
+    assert min(told, key=lambda event: event.loss).weights == result.weights
+    assert told[-1].fit_loss < told[1].fit_loss
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_weights_by_blocks_reload_in_peft_with_the_loss_that_was_found(
+    make_request: Make, causal: LoadedBase, causal_folder: Path
+) -> None:
+    events: list[Progress] = []
+    request = make_request(optimizer="gradient", weight_blocks=2, budget=40, l1_penalty=0.0)
+    result = compose(request, events.append)
+    by_block = result.recipe["gradient"]["block_weights"]
+    assert set(by_block) == set(result.names)
+    for name, weight in zip(result.names, result.weights, strict=True):
+        assert weight == pytest.approx(sum(by_block[name]) / 2)
+        assert len(set(by_block[name])) == 2
+    assert "one for each of 2 blocks of layers" in result.card
+    best = min((e for e in events if isinstance(e, EvaluationScored)), key=lambda e: e.loss)
+    encoded = encode_examples(causal, ROWS[:5])
+    with AdapterStack(causal, [LoraAdapter.load(result.folder)]) as stack:
+        loss = Scorer(causal, encoded).losses(stack, np.ones((1, 1))).mean()
+    assert float(loss) == pytest.approx(best.fit_loss, rel=1e-4)
+    # peft computes the very logits of the candidates, each layer with its own weights.
+    ids = torch.tensor([encoded[0].prompt])
+    pool = {member.name: LoraAdapter.load(member.folder) for member in request.pool}
+    parts = split_into_blocks([pool[name] for name in result.names], causal.module_table, 2)
+    flat = [by_block[name][block] for block in range(2) for name in result.names]
+    with AdapterStack(causal, parts) as stack, stack.applied(torch.tensor([flat])):
+        ours = causal.model(ids).logits
+    plain = AutoModelForCausalLM.from_pretrained(causal_folder, dtype=torch.float32)
+    theirs = PeftModel.from_pretrained(plain, result.folder)(ids).logits
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_stop_between_gradient_steps_resumes_to_the_same_adapter(
+    make_request: Make, tmp_path: Path
+) -> None:
+    undisturbed = compose(make_request(optimizer="gradient", weight_blocks=2))
+    request = make_request(
+        optimizer="gradient",
+        weight_blocks=2,
+        checkpoint=tmp_path / "checkpoint.json",
+        output_folder=tmp_path / "resumed",
+    )
+    seen: list[Progress] = []
+    with pytest.raises(Stopped):
+        compose(
+            request,
+            seen.append,
+            lambda: any(isinstance(e, EvaluationScored) and e.number >= 4 for e in seen),
+        )
+    assert (tmp_path / "checkpoint.json").exists()
+    assert not request.output_folder.exists()
+    resumed = compose(request)
+    assert resumed.summary.weights_sha256 == undisturbed.summary.weights_sha256
+    assert resumed.recipe["gradient"] == undisturbed.recipe["gradient"]
+
+
+@pytest.mark.parametrize("weight_blocks", [1, 2])
+def test_a_quick_lora_joins_weights_learned_with_gradients(
+    weight_blocks: int, make_request: Make, causal: LoadedBase
+) -> None:
+    events: list[Progress] = []
+    result = compose(
+        make_request(optimizer="gradient", weight_blocks=weight_blocks, quick_lora=True),
+        events.append,
+    )
+    assert result.names[-1] == QUICK_LORA
+    assert len(result.names) == len(result.weights) == 4
+    told = [event for event in events if isinstance(event, EvaluationScored)]
+    assert result.weights[-1] == 0.5
+    with AdapterStack(causal, [LoraAdapter.load(result.folder)]) as stack:
+        rows = encode_examples(causal, ROWS[:5])
+        loss = float(Scorer(causal, rows).losses(stack, np.ones((1, 1))).mean())
+    assert loss == pytest.approx(told[-1].fit_loss, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"optimizer": "gradient", "merge_method": "factor"}, IncompatibleAdapters, "exact sum"),
+        ({"weight_blocks": 2}, SearchError, "learned by gradient only"),
+        ({"weight_blocks": 0}, SearchError, "number of weight blocks must be at least 1"),
+        ({"num_workers": 0}, SearchError, "number of workers must be at least 1"),
+        ({"optimizer": "gradient", "weight_blocks": 3}, SearchError, "1 to 2 blocks"),
+        (
+            {"optimizer": "gradient", "weight_blocks": 2, "hand_weights": {"own/0": 1.0}},
+            SearchError,
+            "one an adapter",
+        ),
+    ],
+)
+def test_what_gradients_cannot_do_is_refused(
+    changes: dict[str, object], error: type[Exception], words: str, make_request: Make
+) -> None:
+    with pytest.raises(error, match=words):
+        compose(make_request(**changes))
+
+
+def test_several_candidates_are_asked_for_at_once(make_request: Make, tmp_path: Path) -> None:
+    one = compose(make_request(optimizer="DE"))
+    many = compose(make_request(optimizer="DE", num_workers=4, output_folder=tmp_path / "many"))
+    assert one.evaluations_spent == many.evaluations_spent
+    assert many.recipe["num_workers"] == 4
+    assert one.recipe["num_workers"] == 1
