@@ -9,11 +9,20 @@ from __future__ import annotations
 
 import functools
 import platform
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.activations import NewGELUActivation
+from transformers.integrations.sdpa_attention import (
+    create_position_bias_mask,
+    sdpa_attention_forward,
+)
+from transformers.masking_utils import sdpa_mask
+
+ATTENTION = "sdpa_with_kept_bias"
 
 
 class OneDnnLinear(nn.Linear):
@@ -39,16 +48,50 @@ def multiply(
     return product
 
 
+def attend(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    position_bias: torch.Tensor | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend as transformers' `sdpa` does, adding position bias and mask once for all layers.
+
+    T5's layers share one bias and one mask, and transformers adds them up anew in each.
+    """
+    if position_bias is not None and attention_mask is not None:
+        mask, kept = getattr(position_bias, "kept_sum", (None, None))
+        if mask is not attention_mask:
+            kept = create_position_bias_mask(position_bias, attention_mask, False, query, key)  # noqa: FBT003
+            position_bias.kept_sum = (attention_mask, kept)  # type: ignore[attr-defined]
+        attention_mask, position_bias = kept, None
+    return sdpa_attention_forward(
+        module, query, key, value, attention_mask, position_bias=position_bias, **options
+    )
+
+
+AttentionInterface.register(ATTENTION, attend)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
 def speed_up(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Swap layers of a loaded model in place; those of unusual kinds stay as they are."""
     if device.type != "cpu":
         return
     for module in model.modules():
+        if isinstance(module, PreTrainedModel) and _shares_bias(module):
+            module.config._attn_implementation = ATTENTION
         for name, child in list(module.named_children()):
             if isinstance(child, NewGELUActivation):
                 setattr(module, name, nn.GELU(approximate="tanh"))
             elif type(child) is nn.Linear and dtype == torch.float32 and has_onednn():
                 child.__class__ = OneDnnLinear
+
+
+def _shares_bias(model: PreTrainedModel) -> bool:
+    return model.config.model_type == "t5" and model.config._attn_implementation == "sdpa"
 
 
 @functools.cache

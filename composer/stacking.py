@@ -31,7 +31,7 @@ Vector = np.ndarray[Any, np.dtype[np.float32]]
 
 # Copies of the adapted matrices may take this much memory; beyond it nothing is folded.
 FOLDED_BYTES = 512 * 1024**2
-# Reading and writing a matrix costs as much as multiplying by this many ranks.
+# Reading and writing tokens or a matrix costs as much as multiplying by this many ranks.
 COPY_RANKS = 16
 
 
@@ -49,7 +49,7 @@ class AdapterStack:
         self.space = space
         self.rows: RowWeights | None = None
         modules = dict(base.model.named_modules())
-        self._layers = [_stack(base, modules, adapters, path) for path in _paths(adapters)]
+        self._layers = [_stack(base, modules, adapters, path, space) for path in _paths(adapters)]
         if space == "factor":
             _require_equal_ranks(adapters)
         copies = sum(layer.a.element_size() * layer.size for layer in self._layers)
@@ -189,8 +189,9 @@ class AdaptedLayer:
 
     def _cost(self, folded: Vector | None, rows: RowWeights, n_tokens: int) -> int:
         layer = self._layer
-        left = _differing(rows.values, folded)
-        cost = n_tokens * (layer.a.shape[1] + layer.b.shape[0]) * layer.ranks_of(left)
+        left = layer.ranks_of(_differing(rows.values, folded))
+        left += COPY_RANKS if left else 0
+        cost = n_tokens * (layer.a.shape[1] + layer.b.shape[0]) * left
         if folded is not None and folded is not self._folded:
             cost += layer.size * (layer.ranks_of(folded != 0) + COPY_RANKS)
         return cost
@@ -225,7 +226,8 @@ class AdaptedLayer:
     def _fold(self, left: torch.Tensor, right: torch.Tensor, folded: Vector) -> None:
         """Keep `W + left right`: (out_features, ranks) by (ranks, in_features)."""
         if left.dtype == torch.float32:
-            self._matrix = multiply(left, right.T.contiguous()).add_(self._layer.matrix)
+            product = multiply(left.contiguous(), right.T.contiguous())
+            self._matrix = product.add_(self._layer.matrix)
         else:
             self._matrix = torch.addmm(self._layer.matrix, left, right)
         self._folded = folded
@@ -245,14 +247,14 @@ class AdaptedLayer:
                 self._fold(b, a, folded)
             return multiply(x, self._matrix, layer.module.bias)  # type: ignore[arg-type]
         a, b = self._merged_factors(folded)
-        return _added(self._plain(x), multiply(multiply(x, a), b))
+        return _added(self._plain(x), multiply(multiply(x, a), b.contiguous()))
 
     def _merged_factors(self, weights: Vector) -> tuple[torch.Tensor, torch.Tensor]:
         """Return `sum_i w_i A_i`, (rank, in_features), and `s sum_i w_i B_i`, (out, rank)."""
         layer, n = self._layer, self._stack.n_candidates
         w = torch.from_numpy(weights).to(layer.a.device, layer.a.dtype)
         a = (w[None] @ layer.a.view(n, -1)).view(-1, layer.a.shape[1])
-        b = (layer.b.view(len(layer.b), n, -1) * w[:, None]).sum(dim=1)
+        b = (w[None] @ layer.b.T.reshape(n, -1)).view(-1, len(layer.b)).T
         return a, b
 
     def _update_by_row(self, x: torch.Tensor, rows: RowWeights) -> torch.Tensor:
@@ -262,7 +264,7 @@ class AdaptedLayer:
         w = w.view(len(w), *[1] * (x.dim() - 2), n, 1)  # (rows, 1, candidates, 1)
         parts = multiply(x, layer.a).unflatten(-1, (n, -1))  # (rows, tokens, candidates, rank)
         merged = (parts * w).sum(dim=-2, keepdim=True)  # (rows, tokens, 1, rank): A(w) x
-        return multiply((merged * w).flatten(-2), layer.b)
+        return multiply((merged * w).flatten(-2), layer.b.contiguous())
 
 
 def _differing(values: Vector, folded: Vector | None) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -281,17 +283,23 @@ def _added(y: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
 
 
 def _stack(
-    base: LoadedBase, modules: dict[str, nn.Module], adapters: Sequence[LoraAdapter], path: str
+    base: LoadedBase,
+    modules: dict[str, nn.Module],
+    adapters: Sequence[LoraAdapter],
+    path: str,
+    space: Space,
 ) -> StackedLayer:
     if path not in modules:
         raise BaseModelError(f"The base model {base.source.title} has no layer {path}.")
     parts = [(i, item.layers[path]) for i, item in enumerate(adapters) if path in item.layers]
     a = torch.cat([layer.a.float() for _, layer in parts])
     b = torch.cat([layer.b.float() * layer.scaling for _, layer in parts], dim=1)
+    b = b.to(base.device, base.dtype)
     return StackedLayer(
         module=modules[path],
         a=a.to(base.device, base.dtype),
-        b=b.to(base.device, base.dtype),
+        # In factor space candidates are summed: each one's numbers lie together.
+        b=b.T.contiguous().T if space == "factor" else b,
         owner=np.array([i for i, layer in parts for _ in range(layer.rank)]),
         n_candidates=len(adapters),
     )

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForSeq2SeqLM
 from transformers.activations import NewGELUActivation
 
-from composer.fast_layers import OneDnnLinear, has_onednn, speed_up
+from composer.base_model import LoadedBase
+from composer.fast_layers import ATTENTION, OneDnnLinear, has_onednn, speed_up
 
 CPU = torch.device("cpu")
 needs_onednn = pytest.mark.skipif(not has_onednn(), reason="no oneDNN on this machine")
@@ -58,3 +61,23 @@ def test_other_dtypes_and_devices_keep_their_layers() -> None:
     speed_up(fast, CPU, torch.float32)
     fast.to(torch.bfloat16)
     assert fast(torch.ones(1, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_attention_with_a_position_bias_is_the_plain_one(
+    seq2seq: LoadedBase, seq2seq_folder: Path
+) -> None:
+    plain = AutoModelForSeq2SeqLM.from_pretrained(seq2seq_folder, dtype=torch.float32).eval()
+    assert seq2seq.model.config._attn_implementation == ATTENTION
+    batch = {
+        "input_ids": torch.tensor([[5, 9, 40, 33], [7, 7, 257, 257]]),
+        "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]),
+        "labels": torch.tensor([[4, 8, 256], [9, 256, -100]]),
+    }
+    with torch.inference_mode():
+        expected, found = (model(**batch).logits for model in (plain, seq2seq.model))
+        answers = [
+            model.generate(input_ids=batch["input_ids"], max_new_tokens=5)
+            for model in (plain, seq2seq.model)
+        ]
+    assert torch.allclose(expected, found, atol=1e-5)
+    assert torch.equal(*answers)

@@ -137,3 +137,80 @@ def test_layers_that_see_flattened_rows_get_their_rows_weights(
 def test_an_empty_stack_is_the_base(causal: LoadedBase) -> None:
     with AdapterStack(causal, []) as stack:
         assert np.isfinite(logits_of(causal, stack, [[], []]).numpy()).all()
+
+
+@pytest.mark.parametrize("space", ["delta", "factor"])
+def test_folding_computes_what_the_tokens_would(
+    causal: LoadedBase, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many tokens are worth folding; the same vectors with folding switched off agree."""
+    adapters = [make_adapter(causal, str(seed), seed=seed) for seed in (1, 2, 3)]
+    vectors = [[0.5, -1.0, 0.2], [0.5, -0.5, 0.2], [0.0, 0.0, 0.0], [0.5, -0.5, 0.2], [0, 1, 0]]
+    ids = IDS.repeat(1, 30)
+
+    def all_logits() -> list[torch.Tensor]:
+        with AdapterStack(causal, adapters, space=space) as stack, torch.inference_mode():
+            logits = []
+            for vector in vectors:
+                with stack.applied(torch.tensor([vector] * 2, dtype=torch.float32)):
+                    # Short passes in between use what is folded already, or the tokens.
+                    logits += [causal.model(input_ids=tokens).logits for tokens in (ids, IDS)]
+        return logits
+
+    folded = all_logits()
+    monkeypatch.setattr("composer.stacking.FOLDED_BYTES", 0)
+    for one, other in zip(folded, all_logits(), strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_rows_near_each_other_share_what_is_folded(
+    causal: LoadedBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A greedy population: one vector in the middle, every row a step away from it."""
+    adapters = [make_adapter(causal, str(seed), seed=seed) for seed in range(4)]
+    rows = torch.tensor([0.5, -1.0, 0.2, 0.0]) + 0.5 * torch.eye(4)
+    ids = IDS[:1].repeat(4, 40)
+
+    def logits() -> torch.Tensor:
+        with (
+            AdapterStack(causal, adapters) as stack,
+            torch.inference_mode(),
+            stack.applied(rows),
+        ):
+            return causal.model(input_ids=ids).logits
+
+    together = logits()
+    monkeypatch.setattr("composer.stacking.FOLDED_BYTES", 0)
+    assert torch.allclose(together, logits(), atol=1e-4)
+
+
+def test_gradients_pass_through_the_stack(causal: LoadedBase) -> None:
+    adapters = [make_adapter(causal)]
+    linear = causal.model.get_submodule(ATTENTION[0])
+    x = torch.ones(1, 300, 32, requires_grad=True)
+    for space in ("delta", "factor"):
+        with (
+            AdapterStack(causal, adapters, space=space) as stack,
+            stack.applied(torch.tensor([[1.0]])),
+        ):
+            linear(x).sum().backward()
+    delta = adapters[0].layers[ATTENTION[0]].delta()
+    assert isinstance(linear, nn.Linear)
+    expected = 2 * (linear.weight + delta).sum(dim=0)
+    assert x.grad is not None
+    assert torch.allclose(x.grad[0, 0], expected, atol=1e-3)
+
+
+def test_a_stack_inside_a_stack_adds_up(causal: LoadedBase) -> None:
+    first, second = (make_adapter(causal, str(seed), seed=seed) for seed in (1, 2))
+    one = torch.ones(2, 1)
+    with AdapterStack(causal, [first, second]) as both:
+        together = logits_of(causal, both, [[1.0, 1.0]] * 2)
+    with (
+        AdapterStack(causal, [first]) as outer,
+        AdapterStack(causal, [second]) as inner,
+        outer.applied(one),
+    ):
+        assert torch.allclose(together, logits_of(causal, inner, [[1.0]] * 2), atol=1e-4)
+    with AdapterStack(causal, [first, second]) as both:
+        assert torch.allclose(together, logits_of(causal, both, [[1.0, 1.0]] * 2), atol=1e-5)
