@@ -106,7 +106,10 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DATABASES = {"default": read_database("DATABASE_URL", "postgresql://localhost/marketplace")}
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DATABASES["default"]["OPTIONS"].setdefault("application_name", "marketplace")
-DATABASES["default"]["OPTIONS"].setdefault("options", "-c statement_timeout=10000")
+# A process that is frozen in mid-transaction must not keep its row locks from everybody else.
+DATABASES["default"]["OPTIONS"].setdefault(
+    "options", "-c statement_timeout=10000 -c idle_in_transaction_session_timeout=30000"
+)
 if read_flag("DATABASE_POOL", default=False):  # the web process only: a pool breaks after a fork
     DATABASES["default"]["OPTIONS"]["pool"] = {
         "min_size": 1,
