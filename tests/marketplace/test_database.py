@@ -22,13 +22,18 @@ def test_it_works():
 
 @pytest.mark.django_db(transaction=True)
 def test_who_stands_still_in_a_transaction_loses_it_and_its_locks():
-    with pytest.raises(DatabaseError), transaction.atomic():
+    with pytest.raises(DatabaseError):
+        stand_still()
+    connection.close()
+    assert ask("SELECT pg_try_advisory_xact_lock(77)") is True
+
+
+def stand_still() -> None:
+    with transaction.atomic():
         ask("SELECT pg_advisory_xact_lock(77)")
         ask("SELECT set_config('idle_in_transaction_session_timeout', '50', true)")
         wait_until_gone(ask("SELECT pg_backend_pid()"))
         ask("SELECT 1")
-    connection.close()
-    assert ask("SELECT pg_try_advisory_xact_lock(77)") is True
 
 
 def wait_until_gone(pid: object) -> None:
