@@ -6,7 +6,7 @@ weights and not of layouts. What the figures mean is said by `composer.report`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,9 @@ from composer.stacking import AdapterStack
 # An answer that is longer than every expected one by this much is no exact match anyway; where
 # answers are sentences (ROUGE-L) it may be half as long again.
 ANSWER_SLACK = 4
+# What stands between two shots of a prompt. A model that was shown several goes on with the next
+# one after its answer: unless answers contain it themselves, the answer ends there.
+SHOT_BREAK = "\n\n"
 
 
 @dataclass(frozen=True)
@@ -61,15 +64,32 @@ def judge_methods(
     with AdapterStack(judge.base, stacked) as stack:
         losses = scorer.losses(stack, weights)  # (methods, rows)
         for i, method in enumerate(methods):
+            told = _teller(judge, method, len(rows))
             answers = _answer(
-                judge, stack, method, [row.prompt for row in encoded], weights[i], n_new
+                judge, stack, [row.prompt for row in encoded], weights[i], n_new, told
             )
             results[method] = MethodResult(tuple(answers), tuple(map(float, losses[i])))
         if prompting:
-            prompts = _few_shot_prompts(judge)
-            answers = _answer(judge, stack, "prompting", prompts, weights[0] * 0, n_new)
-            results["prompting"] = MethodResult(tuple(answers), None)
+            results["prompting"] = MethodResult(tuple(_answer_shots(judge, n_new)), None)
     return results
+
+
+def _answer_shots(judge: Judge, n_new: int) -> list[str]:
+    """Answer with the fit rows in the prompt.
+
+    Held-out rows all have the same shots before them, which are read once for many rows; fit rows
+    each lack one, so they go in batches of their own.
+    """
+    prompts = _few_shot_prompts(judge)
+    n_fit, done = len(judge.split.fit), 0
+    answers: list[str] = []
+    with AdapterStack(judge.base, []) as stack:
+        for part in (prompts[:n_fit], prompts[n_fit:]):
+            told = _teller(judge, "prompting", len(prompts), before=done)
+            answers += _answer(judge, stack, part, np.zeros(1), n_new, told)
+            done += len(part)
+    ends = not any(SHOT_BREAK in row.output for row in judge.split.fit)
+    return [text.partition(SHOT_BREAK)[0].strip() if ends else text for text in answers]
 
 
 def _answer_length(judge: Judge, longest: int, rows: Sequence[Example]) -> int:
@@ -77,26 +97,30 @@ def _answer_length(judge: Judge, longest: int, rows: Sequence[Example]) -> int:
     return min(judge.max_new_tokens, longest + slack)
 
 
-def _answer(
-    judge: Judge,
-    stack: AdapterStack,
-    method: Method,
-    prompts: Sequence[Sequence[int]],
-    weights: np.ndarray[tuple[int], np.dtype[np.float64]],
-    n_new: int,
-) -> list[str]:
-    total = len(prompts)
+def _teller(judge: Judge, method: Method, total: int, before: int = 0) -> Callable[[int], None]:
+    """Return what hears how many rows are done; it also hears a stop."""
 
     def on_rows(done: int) -> None:
         if judge.should_stop():
             raise Stopped("Stopped by request.")
-        judge.on_progress(AnswersScored(method, done, total))
+        judge.on_progress(AnswersScored(method, before + done, total))
 
+    return on_rows
+
+
+def _answer(
+    judge: Judge,
+    stack: AdapterStack,
+    prompts: Sequence[Sequence[int]],
+    weights: np.ndarray[tuple[int], np.dtype[np.float64]],
+    n_new: int,
+    on_rows: Callable[[int], None],
+) -> list[str]:
     return answer_rows(
         judge.base,
         stack,
         prompts,
-        np.tile(weights, (total, 1)),
+        np.tile(weights, (len(prompts), 1)),
         max_new_tokens=n_new,
         on_rows=on_rows,
     )
@@ -112,7 +136,7 @@ def _few_shot_prompts(judge: Judge) -> list[list[int]]:
     for row in (*judge.split.fit, *judge.split.held_out):
         shots = [shot for shot in judge.split.fit if shot is not row]
         while True:
-            text = "\n\n".join([*(f"{shot.input} {shot.output}" for shot in shots), row.input])
+            text = SHOT_BREAK.join([*(f"{shot.input} {shot.output}" for shot in shots), row.input])
             prompt = encode_prompt(judge.base, text, judge.prompt_format)
             if len(prompt) <= room or not shots:
                 break

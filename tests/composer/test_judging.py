@@ -65,6 +65,26 @@ def test_rows_that_do_not_fit_leave_the_prompt(judge: Judge) -> None:
     assert len(results["prompting"].answers) == len(ROWS)
 
 
+def test_a_prompted_answer_ends_at_the_next_shot(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from composer import judging
+
+    written = "red\n\nIs it blue? Output: blue"
+    monkeypatch.setattr(
+        judging, "answer_rows", lambda base, stack, prompts, *_, **__: [written] * len(prompts)
+    )
+    results = judge_methods(judge, {"base": None}, prompting=True)
+    assert set(results["prompting"].answers) == {"red"}
+    assert set(results["base"].answers) == {written}
+    # Where answers have blank lines themselves, nothing is cut.
+    verses = tuple(Example(row.input, f"{row.output}\n\nand more") for row in ROWS)
+    poem = replace(judge, split=split_examples(verses, n_fit=2))
+    assert set(judge_methods(poem, {"base": None}, prompting=True)["prompting"].answers) == {
+        written
+    }
+
+
 def test_progress_is_told_for_every_method(judge: Judge) -> None:
     heard: list[Progress] = []
     judge_methods(replace(judge, on_progress=heard.append), {"base": None}, prompting=True)
