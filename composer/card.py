@@ -98,6 +98,7 @@ def make_card(recipe: Mapping[str, Any], report: Report, *, is_seq2seq: bool) ->
     lines += [f"**{verdict.headline}** {verdict.detail} {verdict.offer}".rstrip(), ""]
     lines += ["## How it does", "", *_score_table(report), ""]
     lines += ["## What it is made of", "", *_parents_table(recipe), ""]
+    lines += _sanity_lines(report)
     lines += ["## How it was made", "", *_method_lines(recipe), ""]
     return "\n".join(lines)
 
@@ -170,6 +171,16 @@ def _parents_table(recipe: Mapping[str, Any]) -> list[str]:
             revision = parent["revision"][:12] or parent["sha256"][:12]
             lines.append(f"| {parent['adapter']} | `{revision}` | {parent['weight']:+.3f} |")
     return lines
+
+
+def _sanity_lines(report: Report) -> list[str]:
+    """Say what stands out beside the parents, and that nothing does."""
+    sanity = report.sanity
+    if sanity is None:
+        return []
+    notes = sanity.notes or ("Nothing stands out in the sizes of the layers or in the answers.",)
+    lines = [f"* It changes the base {sanity.norm_ratio:.2f} times as much as its largest parent."]
+    return ["## Beside its parents", "", *lines, *(f"* {note}" for note in notes), ""]
 
 
 def _method_lines(recipe: Mapping[str, Any]) -> list[str]:

@@ -121,6 +121,29 @@ class CrossValidation:
 
 
 @dataclass(frozen=True)
+class Canary:
+    """What the base and the composition answer to a prompt outside the task."""
+
+    prompt: str
+    base: str
+    composed: str
+
+
+@dataclass(frozen=True)
+class Sanity:
+    """The composition beside its parents; see `composer.sanity`.
+
+    `norm_ratio` and `outliers` (by layer) are sizes of changes as multiples of the largest
+    parent's; `notes` says in words what stands out and is empty where nothing does.
+    """
+
+    norm_ratio: float
+    outliers: Mapping[str, float]
+    canaries: tuple[Canary, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Report:
     """All figures of one composition; `folds` is 0 where nothing was cross-validated."""
 
@@ -131,6 +154,7 @@ class Report:
     verdict: Verdict
     answers: tuple[RowAnswers, ...] = field(default=(), repr=False)
     folds: int = 0
+    sanity: Sanity | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""

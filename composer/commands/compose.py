@@ -40,6 +40,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if not output.as_json:
         verdict = composition.report.verdict
         output.console.print(f"{verdict.headline} {verdict.detail} {verdict.offer}", markup=False)
+        sanity = composition.report.sanity
+        for note in sanity.notes if sanity else ():
+            output.console.print(note, markup=False)
         output.console.print(f"Evaluations: {_spent(composition)}.", markup=False)
         output.console.print(f"Written to {composition.folder}", markup=False)
     return 0

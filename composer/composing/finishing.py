@@ -20,7 +20,15 @@ from composer.judging import Judge, judge_methods
 from composer.limits import DEFAULT
 from composer.merging import Merged, merge_adapters
 from composer.progress import LogLine
-from composer.report import CrossValidation, Method, Report, choose_metric, make_report
+from composer.report import (
+    CrossValidation,
+    Method,
+    Report,
+    Sanity,
+    choose_metric,
+    make_report,
+)
+from composer.sanity import check_sanity
 from composer.writing import beside, room
 
 LABELS: dict[Method, str] = {
@@ -102,6 +110,23 @@ def judge_all(
     return make_report(
         work.split, results, labels, metric=metric, exact_case=request.exact_case, folded=folded
     )
+
+
+def look_over(
+    work: Work,
+    base: LoadedBase,
+    parents: Sequence[LoraAdapter],
+    found: Found,
+    merged: Merged,
+) -> Sanity | None:
+    """Compare the adapter to be written with the parents that take part; None if none does."""
+    # Weights by blocks of layers may cancel out in their mean: all candidates have a part then.
+    weights = (1.0,) * len(parents) if any(found.part_weights) else found.weights
+    taking_part = [item for item, weight in zip(parents, weights, strict=False) if weight]
+    if not taking_part:
+        return None
+    prompt_format = work.request.prompt_format
+    return check_sanity(base, merged.adapter, taking_part, prompt_format, work.should_stop)
 
 
 def methods_of(

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from composer.composing.checking import check_request, check_rows
-from composer.composing.finishing import Outcome, judge_all, merge_found, write_result
+from composer.composing.finishing import (
+    Outcome,
+    judge_all,
+    look_over,
+    merge_found,
+    write_result,
+)
 from composer.composing.folding import cross_validate
 from composer.composing.preparing import (
     Work,
@@ -46,8 +54,10 @@ def compose(
     quick = None
     if request.quick_lora:
         quick, found = add_quick_lora(work, base, candidates, found)
-    merged = merge_found(work, candidates if quick is None else [*candidates, quick.adapter], found)
+    parents = candidates if quick is None else [*candidates, quick.adapter]
+    merged = merge_found(work, parents, found)
     folded = cross_validate(work, base, pool)
     report = judge_all(work, base, candidates, merged, quick, folded)
+    report = replace(report, sanity=look_over(work, base, parents, found, merged))
     outcome = Outcome(candidates, summaries, alone, found, merged, report, quick, folded)
     return write_result(work, base, outcome)

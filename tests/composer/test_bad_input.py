@@ -353,7 +353,7 @@ class TestStops:
         )
         heard: list[Progress] = []
         compose(replace(request, output_folder=bench.folder / "whole"), heard.append)
-        step = len(heard) // 16 if extra else 1  # a training has many steps alike
+        step = len(heard) // 8 if extra else 1  # a training has many steps alike
         assert len(heard) > 20
         for moment in range(1, len(heard), step):
             self.stop_at(moment, request)

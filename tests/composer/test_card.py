@@ -10,7 +10,7 @@ from composer import card
 from composer.base_model import BaseModelSource
 from composer.card import Ingredient, hash_rows, make_card, make_recipe, read_versions
 from composer.composing import ComposeRequest
-from composer.report import Report, ReportRow, Score, Verdict
+from composer.report import Report, ReportRow, Sanity, Score, Verdict
 from tests.composer.tiny import BASE_NAME, ROWS
 
 SCORE = Score(n=4, correct=3, score=0.75, interval=(0.3, 0.95), loss=0.5)
@@ -101,6 +101,16 @@ def test_folds_and_the_offer_are_said(tmp_path) -> None:
     assert "| Base | 3/4 | 0.30 to 0.95 | 0.500 |  |  |" in text
     assert "| Composed | 3/4 | 0.30 to 0.95 | 0.500 |  | 3/8 |" in text
     assert "Cross-validation: 132 evaluations more." in text
+
+
+def test_what_stands_out_beside_the_parents_is_said(tmp_path) -> None:
+    calm, loud = Sanity(0.8, {}, (), ()), Sanity(9.1, {"m": 9.1}, (), ("1 of 4 layers change.",))
+    for sanity, words in ((calm, "Nothing stands out"), (loud, "* 1 of 4 layers change.")):
+        report = replace(report_of(), sanity=sanity)
+        text = make_card(recipe_of(tmp_path), report, is_seq2seq=False)
+        assert f"{sanity.norm_ratio:.2f} times as much as its largest parent" in text
+        assert words in text
+    assert "Beside its parents" not in make_card(recipe_of(tmp_path), report_of(), is_seq2seq=False)
 
 
 def test_the_recipe_holds_what_made_the_weights(tmp_path) -> None:

@@ -212,6 +212,15 @@ def test_few_rows_hold_nothing_out(make_request: Make) -> None:
     assert report.verdict.headline == "Nothing was held out."
 
 
+def test_a_composition_is_looked_at_beside_its_parents(make_request: Make) -> None:
+    result = compose(make_request(hand_weights={"own/0": 1.0, "own/1": 0.5}))
+    sanity = result.report.sanity
+    assert 1 < sanity.norm_ratio < 1.5
+    assert len(sanity.canaries) == 4
+    assert result.report.to_dict()["sanity"]["canaries"][0]["prompt"].startswith("The capital")
+    assert "## Beside its parents" in result.card
+
+
 def test_folds_judge_every_row_by_a_search_that_did_not_see_it(
     make_request: Make, tmp_path: Path
 ) -> None:

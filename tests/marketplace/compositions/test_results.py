@@ -61,6 +61,21 @@ def test_the_winner_is_what_is_offered(winner, client, alice, job):
         assert f'<a href="{best.revision.adapter.get_absolute_url()}">See that' in page
 
 
+def test_what_stands_out_beside_the_parents_is_shown(client, alice, job):
+    finish(job)
+    job.refresh_from_db()
+    client.force_login(alice)
+    assert "Beside its parents" not in client.get(job.get_absolute_url()).content.decode()
+    canary = {"prompt": "The sea is", "base": "wide", "composed": "<b>"}
+    for notes, words in (([], "Nothing stands out"), (["It repeats itself."], "It repeats itself")):
+        job.report["sanity"] = {"norm_ratio": 1.234, "notes": notes, "canaries": [canary]}
+        job.save(update_fields=["report"])
+        page = client.get(job.get_absolute_url()).content.decode()
+        assert "1.23 times as much" in page
+        assert words in page
+        assert "<td>&lt;b&gt;</td>" in page
+
+
 def test_the_recipe_on_the_shelf_pins_the_parents(client, alice, job, adapters):
     finish(job)
     client.force_login(alice)
