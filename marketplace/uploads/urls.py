@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from django.urls import URLPattern, path
 
-from marketplace.uploads import api, transfer_api, views
+from marketplace.uploads import api, transfer_api, transfer_views, views
+
+
+def _transfer_urls(kind: str) -> list[URLPattern]:
+    """The pages of imports or exports."""
+    one, kwargs = f"{kind}s/<uuid:pk>", {"kind": kind}
+    return [
+        path(f"{kind}s", transfer_views.list_transfers, kwargs, name=f"{kind}s"),
+        path(one, transfer_views.show_transfer, kwargs, name=kind),
+        path(f"{one}/progress", transfer_views.show_progress, kwargs, name=f"{kind}_progress"),
+        path(f"{one}/cancel", transfer_views.cancel, kwargs, name=f"cancel_{kind}"),
+        path(f"{one}/retry", transfer_views.retry, kwargs, name=f"retry_{kind}"),
+    ]
+
 
 urlpatterns: list[URLPattern] = [
     path("upload", views.new_upload, name="new"),
@@ -14,6 +27,10 @@ urlpatterns: list[URLPattern] = [
     path("upload/<uuid:pk>/remove", views.remove_file, name="remove_file"),
     path("upload/<uuid:pk>/check", views.check, name="check"),
     path("upload/<uuid:pk>/discard", views.discard, name="discard"),
+    path("import", transfer_views.new_import, name="new_import"),
+    path("export", transfer_views.new_export, name="new_export"),
+    *_transfer_urls("import"),
+    *_transfer_urls("export"),
 ]
 api_urlpatterns: list[URLPattern] = [
     path("uploads", api.UploadList.as_view(), name="api_uploads"),

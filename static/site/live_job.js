@@ -1,6 +1,6 @@
-// A running job's page: at every event of its stream the changing part is fetched anew, at most
-// twice a second; where no stream can be had it is fetched every two seconds. When the job is over
-// the page is loaded again, because then it holds the report.
+// The page of a running job, be it a composition, an import or an export: at every event of its
+// stream the changing part is fetched anew, at most twice a second; where no stream can be had it is
+// fetched every two seconds. When the job is over the page is loaded again: then it holds the end.
 "use strict";
 
 const box = document.getElementById("live-box");
@@ -53,8 +53,8 @@ function show(live) {
   const hadFocus = log && document.activeElement === log;
   box.replaceChildren(live);
   const fresh = box.querySelector(".log");
-  fresh.scrollTop = wasAtEnd ? fresh.scrollHeight : top;
-  if (hadFocus) fresh.focus({ preventScroll: true });
+  if (fresh) fresh.scrollTop = wasAtEnd ? fresh.scrollHeight : top;
+  if (hadFocus && fresh) fresh.focus({ preventScroll: true });
   announce(live);
 }
 
