@@ -6,16 +6,14 @@ was over; `search_speed` puts the clock around it.
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lorahub.algorithm as original
-
 from benchmarks import t5_workload
-from composer import lorahub
 from composer.base_model import BaseModelSource
 from composer.composing import ComposeRequest, compose
 from composer.progress import PhaseStarted, Progress
@@ -41,9 +39,10 @@ def prepare(name: str, folder: Path, scratch: Path, budget: int) -> Callable[[],
     workload = t5_workload.read(folder)
     if name == "composer default":
         return lambda: _run_compose(workload, scratch, budget)
-    module = original if name == "lorahub" else lorahub
-    if module is original:
-        _correct_the_original()
+    # Each process imports its own program only: its memory is compared.
+    module = importlib.import_module("lorahub.algorithm" if name == "lorahub" else name)
+    if name == "lorahub":
+        _correct_the_original(module)
     return lambda: _run_learning(module, workload, budget)
 
 
@@ -88,7 +87,7 @@ def _run_compose(workload: t5_workload.Workload, scratch: Path, budget: int) -> 
     return marks
 
 
-def _correct_the_original() -> None:
+def _correct_the_original(original: Any) -> None:
     """Give the package copies of its modules: with a current peft it would overwrite the last."""
     load = original.load_base_model_and_lora_modules
 

@@ -152,9 +152,10 @@ def lorahub_learning(  # noqa: PLR0913, PLR0917 - the original's signature
             raise IncompatibleAdapters(f"{names[0]} names no base. Give model_name_or_path.")
         base = load_base(parse_source(base_name), dtype="float32")
         adapters = [
-            LoraAdapter.load(folder, name=name, summary=inspect_adapter(folder, base.module_table))
-            for name, folder in zip(names, folders, strict=True)
+            LoraAdapter.load(folder, name=name, summary=summary)
+            for name, folder, summary in zip(names, folders, summaries, strict=True)
         ]
+        check_fit(base, adapters)
         merge = FactorMerge(base, adapters)
         del adapters
     dataset = make_dataset(base, examples)
@@ -236,6 +237,24 @@ class FactorMerge:
             torch.mv(self._stacked.T, w, out=self._flat)
             for weight, original, left, right, scaling in self._layers:
                 torch.addmm(original, left, right, alpha=scaling, out=weight)
+
+
+def check_fit(base: LoadedBase, adapters: Sequence[LoraAdapter]) -> None:
+    """Refuse modules that change layers which the base has not, or has in another size.
+
+    Raises:
+        InvalidAdapter: naming the first such layer of every module.
+    """
+    problems = []
+    for adapter in adapters:
+        for path, layer in adapter.layers.items():
+            if base.module_table.get(path) != (layer.a.shape[1], layer.b.shape[0]):
+                message = f"changes {path}, which {base.source.title} has not, or in another size."
+                fix = "Name the base that the module was made for."
+                problems.append(Problem(adapter.name, path, message, fix))
+                break
+    if problems:
+        raise InvalidAdapter(problems)
 
 
 def make_dataset(base: LoadedBase, examples: Sequence[Example]) -> ExampleDataset:

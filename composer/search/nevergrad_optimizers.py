@@ -8,27 +8,34 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import nevergrad as ng
 import numpy as np
 
 from composer.errors import SearchError
 from composer.scoring import FloatArray
 from composer.search.asking import Ask, Optimizer, SearchSettings
 
-OWN_OPTIMIZERS = ("greedy", "greedy+gn")
+OWN_OPTIMIZERS = ("gauss-newton", "greedy+gn", "greedy")
+
+
+def _library() -> Any:
+    """Import nevergrad where a search needs it: it takes seconds and 110 MB."""
+    import nevergrad  # noqa: PLC0415
+
+    return nevergrad
 
 
 def optimizer_names() -> tuple[str, ...]:
     """Return every name a search accepts."""
-    return (*OWN_OPTIMIZERS, *sorted(ng.optimizers.registry))
+    return (*OWN_OPTIMIZERS, *sorted(_library().optimizers.registry))
 
 
 def require_optimizer(name: str) -> None:
     """Refuse an unknown optimiser before anything is loaded."""
-    if name not in OWN_OPTIMIZERS and name not in ng.optimizers.registry:
+    if name not in OWN_OPTIMIZERS and name not in _library().optimizers.registry:
         message = (
             f"There is no optimiser called {name!r}. "
-            "Choose greedy+gn, greedy, NGOpt, CMA, DE, PSO, OnePlusOne or another of nevergrad's."
+            "Choose gauss-newton, greedy+gn, greedy, NGOpt, CMA, DE, PSO, OnePlusOne or another "
+            "of nevergrad's."
         )
         raise SearchError(message)
 
@@ -49,7 +56,7 @@ class RunningOptimizer:
         sigma: Literal["unit", "sixth"] = "unit",
     ) -> None:
         require_optimizer(settings.optimizer)
-        factory = ng.optimizers.registry[settings.optimizer]
+        factory = _library().optimizers.registry[settings.optimizer]
         alone = getattr(factory, "no_parallelization", False)
         self.num_workers = 1 if alone else settings.num_workers
         self._name = settings.optimizer
@@ -57,9 +64,9 @@ class RunningOptimizer:
         if sigma == "sixth":
             # nevergrad's own choice where an array is made with its bounds: a sixth of the range.
             upper = np.full(len(start), bound)
-            parametrization = ng.p.Array(init=start, lower=-upper, upper=upper)
+            parametrization = _library().p.Array(init=start, lower=-upper, upper=upper)
         else:
-            parametrization = ng.p.Array(init=start).set_bounds(-bound, bound)
+            parametrization = _library().p.Array(init=start).set_bounds(-bound, bound)
         parametrization.random_state.seed(settings.seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -131,7 +138,7 @@ class RunningOptimizer:
 
     def _broken(self, error: Exception) -> SearchError:
         return SearchError(
-            f"The optimiser {self.resolved} broke down ({error}). Choose greedy+gn or CMA, "
+            f"The optimiser {self.resolved} broke down ({error}). Choose gauss-newton or CMA, "
             "or ask it for one candidate at a time (num_workers 1)."
         )
 

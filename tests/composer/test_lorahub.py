@@ -268,3 +268,12 @@ def test_a_module_in_the_old_format_is_read(
     first, *_ = lorahub_learning([t5_modules[0]], INPUTS, OUTPUTS, 3)
     second, *_ = lorahub_learning([str(old)], INPUTS, OUTPUTS, 3)
     assert np.allclose(first, second)
+
+
+def test_modules_of_another_base_are_refused(
+    causal_modules: list[str], seq2seq_folder: Path
+) -> None:
+    with pytest.raises(InvalidAdapter) as caught:
+        lorahub_learning(causal_modules, INPUTS, OUTPUTS, 4, str(seq2seq_folder))
+    assert len(caught.value.problems) == len(causal_modules)
+    assert "q_proj" in str(caught.value)
