@@ -1,6 +1,7 @@
 """One line of JSON for each log record, through structlog's formatter.
 
-Nothing here decides what is logged; credentials never reach a log record in the first place.
+Each line carries what `request_ids` and `celery` bound: the id of the request, and in a worker the
+task. Nothing here decides what is logged; credentials never reach a log record in the first place.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ def json_formatter() -> logging.Formatter:
     """Return the formatter that `settings.LOGGING` names."""
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
+            structlog.contextvars.merge_contextvars,
             structlog.stdlib.add_logger_name,
             structlog.stdlib.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -30,6 +30,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from marketplace.catalogue.models import Adapter, Revision
 from marketplace.catalogue.tray import read_tray
+from marketplace.documents import DOCUMENTS, render_document
 from marketplace.request_ids import read_id
 from marketplace.styleguide import styleguide_context
 
@@ -43,7 +44,7 @@ DOCS = (
     ("composing", "How composing works"),
     ("adapters", "Use an adapter"),
     ("uploading", "Upload an adapter"),
-    ("api", "API"),
+    *((slug, document.title) for slug, document in DOCUMENTS.items()),
 )
 
 
@@ -110,6 +111,8 @@ def docs(request: HttpRequest, page: str = DOCS[0][0]) -> HttpResponse:
     if page not in dict(DOCS):
         raise Http404(f"There is no documentation page called {page!r}.")
     context = {"nav": "docs", "pages": DOCS, "page": page, "page_title": dict(DOCS)[page]}
+    if page in DOCUMENTS:
+        return render(request, "docs/document.html", {**context, "document": render_document(page)})
     return render(request, f"docs/{page}.html", context)
 
 
