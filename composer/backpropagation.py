@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn import functional
 
 from composer.base_model import LoadedBase
-from composer.errors import BaseModelError, InsufficientMemory
+from composer.errors import BaseModelError
+from composer.memory import fits_into_memory
 from composer.scoring import EncodedExample
 from composer.scoring.encoding import count_shared, pad_id, pad_sequences
 
@@ -32,16 +33,15 @@ def hooked(base: LoadedBase, updates: Mapping[str, Update]) -> Iterator[None]:
     """
     modules = dict(base.model.named_modules())
     handles = []
+    message = "Training does not fit into memory. Give shorter or fewer rows, or leave it out."
     try:
         for path, update in updates.items():
             if path not in modules:
-                message = f"The base model {base.source.title} has no layer {path}."
-                raise BaseModelError(message)
+                lacking = f"The base model {base.source.title} has no layer {path}."
+                raise BaseModelError(lacking)
             handles.append(modules[path].register_forward_hook(_hook(update)))
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        message = "Training does not fit into memory. Give shorter or fewer rows, or leave it out."
-        raise InsufficientMemory(message) from error
+        with fits_into_memory(message):
+            yield
     finally:
         for handle in handles:
             handle.remove()

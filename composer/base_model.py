@@ -36,8 +36,9 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
-from composer.errors import BaseModelError, InsufficientMemory, StorageFull
+from composer.errors import BaseModelError, StorageFull
 from composer.fast_layers import speed_up
+from composer.memory import fits_into_memory
 
 SourceKind = Literal["hub", "folder", "gguf_package"]
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -400,10 +401,8 @@ def _cpu_multiplies_bfloat16() -> bool:
 def _explained(source: BaseModelSource) -> Iterator[None]:
     """Turn what the libraries raise into one sentence that names the base and the cause."""
     try:
-        yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        message = f"The base model {source.title} does not fit into memory."
-        raise InsufficientMemory(message) from error
+        with fits_into_memory(f"The base model {source.title} does not fit into memory."):
+            yield
     except OSError as error:
         if error.errno == _ENOSPC:
             message = f"The disk is full: the base model {source.title} cannot be stored."

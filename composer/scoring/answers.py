@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from composer.base_model import LoadedBase
+from composer.errors import InsufficientMemory
+from composer.memory import fits_into_memory
 from composer.scoring.encoding import (
     CPU_BATCH_TOKENS,
     GPU_BATCH_TOKENS,
@@ -16,7 +18,7 @@ from composer.scoring.encoding import (
     pad_sequences,
     read_shared,
 )
-from composer.scoring.losses import FloatArray
+from composer.scoring.losses import ONE_ROW_TOO_LARGE, FloatArray
 from composer.stacking import AdapterStack
 
 # A token of a shared beginning costs a row this part of what a token of its own costs.
@@ -36,6 +38,9 @@ def answer_rows(
 
     `on_rows` hears how many rows are done, before the first batch and after each; what it raises
     ends the work.
+
+    Raises:
+        InsufficientMemory: if not even one row fits.
     """
     answers = [""] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -48,8 +53,20 @@ def answer_rows(
     limit = CPU_BATCH_TOKENS * 2 if base.device.type == "cpu" else GPU_BATCH_TOKENS
     done = 0
     on_rows(done)
-    for rows in cut_batches(order, lengths, limit):
-        texts = _continue(base, stack, [prompts[i] for i in rows], weights[rows], max_new_tokens)
+    pending = list(cut_batches(order, lengths, limit))
+    while pending:
+        rows = pending.pop(0)
+        try:
+            with fits_into_memory(ONE_ROW_TOO_LARGE):
+                texts = _continue(
+                    base, stack, [prompts[i] for i in rows], weights[rows], max_new_tokens
+                )
+        except InsufficientMemory:
+            if len(rows) == 1:
+                raise
+            half = len(rows) // 2
+            pending[:0] = [rows[:half], rows[half:]]
+            continue
         for i, text in zip(rows, texts, strict=True):
             answers[i] = text
         done += len(rows)

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from composer.base_model import LoadedBase
 from composer.errors import InsufficientMemory, Stopped
+from composer.memory import fits_into_memory
 from composer.progress import ShouldStop, never
 from composer.scoring.encoding import (
     CPU_BATCH_TOKENS,
@@ -35,6 +36,9 @@ BUSY_TOKENS = 400
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
+ONE_ROW_TOO_LARGE = (
+    "One row of the examples does not fit into memory. Shorten it or use a smaller base."
+)
 # Of a vocabulary of 50,000 a linear model of the logits needs the likeliest tokens only.
 KEPT_TOKENS = 512
 
@@ -110,10 +114,12 @@ class Scorer:
                 raise Stopped("Stopped by request.")
             vectors, rows = pending.pop(0)
             try:
-                with torch.inference_mode():
+                with torch.inference_mode(), fits_into_memory(ONE_ROW_TOO_LARGE):
                     logits, labels = self._forward(stack, weights[vectors], rows)
-            except (torch.OutOfMemoryError, MemoryError) as error:
-                pending[:0] = _halved(vectors, rows, error)
+            except InsufficientMemory:
+                if len(vectors) * len(rows) == 1:
+                    raise
+                pending[:0] = _halved(vectors, rows)
                 continue
             yield vectors, rows, logits, labels
 
@@ -249,14 +255,9 @@ def _shifted_right(targets: torch.Tensor, base: LoadedBase) -> torch.Tensor:
     return shifted
 
 
-def _halved(
-    vectors: list[int], rows: list[int], error: BaseException
-) -> list[tuple[list[int], list[int]]]:
+def _halved(vectors: list[int], rows: list[int]) -> list[tuple[list[int], list[int]]]:
     if len(vectors) > 1:
         half = len(vectors) // 2
         return [(vectors[:half], rows), (vectors[half:], rows)]
-    if len(rows) > 1:
-        half = len(rows) // 2
-        return [(vectors, rows[:half]), (vectors, rows[half:])]
-    message = "One row of the examples does not fit into memory. Shorten it or use a smaller base."
-    raise InsufficientMemory(message) from error
+    half = len(rows) // 2
+    return [(vectors, rows[:half]), (vectors, rows[half:])]

@@ -198,6 +198,25 @@ class TestMemory:
         monkeypatch.setattr(Scorer, "_forward", small_memory)
         assert np.allclose(scorer.losses(stack, WEIGHTS), expected, rtol=1e-4)
 
+    def test_answers_are_written_in_smaller_batches_too(
+        self, causal: LoadedBase, stack: AdapterStack, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        prompts = [item.prompt for item in encode_examples(causal, ROWS)]
+        weights = np.tile(WEIGHTS[1], (len(prompts), 1))
+        expected = answer_rows(causal, stack, prompts, weights, max_new_tokens=3)
+        proceed, room = answers._continue, [3]
+
+        def small_memory(base, stack, prompts, weights, n):
+            if len(prompts) > room[0]:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to")
+            return proceed(base, stack, prompts, weights, n)
+
+        monkeypatch.setattr(answers, "_continue", small_memory)
+        assert answer_rows(causal, stack, prompts, weights, max_new_tokens=3) == expected
+        room[0] = 0
+        with pytest.raises(InsufficientMemory, match="One row"):
+            answer_rows(causal, stack, prompts, weights, max_new_tokens=3)
+
     def test_one_row_that_does_not_fit_is_told(
         self, causal: LoadedBase, stack: AdapterStack, monkeypatch: pytest.MonkeyPatch
     ) -> None:
