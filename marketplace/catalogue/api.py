@@ -23,8 +23,8 @@ from marketplace.accounts.visitors import signed_in
 from marketplace.catalogue import services
 from marketplace.catalogue.lineage import list_children, list_parents
 from marketplace.catalogue.models import Adapter, BaseModel, Revision, RevisionFile, Tag
-from marketplace.catalogue.pagination import CataloguePagination, read_page_number
-from marketplace.catalogue.search import read_query, search
+from marketplace.catalogue.pagination import ShelfPagination, read_page_number
+from marketplace.catalogue.search import Cursor, ListPage, read_query, search
 from marketplace.catalogue.search.query import FILTERS, SORTS
 from marketplace.catalogue.serializers import (
     AdapterDetailSerializer,
@@ -46,6 +46,8 @@ from marketplace.catalogue.views.fetching import MISSING, get_adapter, get_revis
 
 NOT_FOUND = {404: ErrorSerializer}
 REFUSED = {400: ErrorSerializer, 401: ErrorSerializer, 403: ErrorSerializer, **NOT_FOUND}
+FOREIGN_CURSOR = "This cursor is none of this list in this order. Begin again without it."
+TOO_FAR = "Pages are counted within the first {:,} results. Follow `next` to go on from there."
 SEARCH_PARAMETERS = [
     OpenApiParameter("q", str, description="Words, with or without typing mistakes."),
     OpenApiParameter("mode", str, enum=["words", "examples"]),
@@ -61,7 +63,7 @@ class AdapterList(ListAPIView[Adapter]):
     """Search the shelf."""
 
     serializer_class = AdapterSerializer
-    pagination_class = CataloguePagination
+    pagination_class = ShelfPagination
     queryset = Adapter.objects.none()
 
     @extend_schema(
@@ -69,16 +71,20 @@ class AdapterList(ListAPIView[Adapter]):
     )
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """List what is found, with the count, in pages."""
-        paginator = CataloguePagination()
-        paginator.request = request
-        number = read_page_number(request)
+        paginator = ShelfPagination()
         limit = paginator.get_page_size(request) or 1
-        results = search(request.user, read_query(request.query_params), page_size=limit)
-        paginator.page = results.page
-        if number > results.page.paginator.num_pages:
-            results.page.object_list = []
-        rows = AdapterSerializer(list(results.page), many=True).data
-        return paginator.get_paginated_response(rows)
+        number = read_page_number(request)
+        query = read_query(request.query_params)
+        cursor = request.query_params.get("cursor", "")
+        if cursor and Cursor.read(cursor, query.sort) is None:
+            raise Refused({"cursor": [FOREIGN_CURSOR]})
+        page = search(request.user, query, page_size=limit).page
+        skipped = 0 if cursor else (number - 1) * limit
+        if skipped >= page.count:
+            page = ListPage([], skipped + 1, page.count)
+        elif skipped >= page.reachable:
+            raise Refused({"page": [TOO_FAR.format(page.reachable)]})
+        return paginator.answer(request, page, AdapterSerializer(list(page), many=True).data)
 
 
 class FacetList(APIView):

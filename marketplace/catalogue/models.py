@@ -14,12 +14,14 @@ from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.contrib.postgres.search import SearchVectorField
 from django.core.validators import MaxLengthValidator, RegexValidator
 from django.db import models
-from django.db.models.functions import Lower, Upper
+from django.db.models.functions import Coalesce, Lower, Upper
 
 from composer.inspection import AdapterSummary
 from marketplace.accounts.names import MAX_NAME_LENGTH, validate_adapter_name
 from marketplace.blobs.models import Blob
 from marketplace.catalogue.querysets import AdapterQuerySet, BaseModelQuerySet, RevisionQuerySet
+
+NO_GAIN = -1e30  # where nothing was measured: lower than any gain, so that sorting knows no NULL
 
 
 class PromptFormat(models.TextChoices):
@@ -194,7 +196,7 @@ class Adapter(models.Model):
                 OpClass(Upper("full_name"), name="gin_trgm_ops"), name="adapter_address_parts"
             ),
             models.Index(
-                models.F("gain").desc(nulls_last=True),
+                Coalesce("gain", models.Value(NO_GAIN, models.FloatField())).desc(),
                 models.F("id").desc(),
                 name="adapter_best_gain",
             ),

@@ -1,4 +1,7 @@
-"""Pages of the JSON API: `?page=` and `?limit=` (at most 100), with links to the pages beside."""
+"""Pages of the JSON API: `?limit=` rows (at most 100), with links to the pages beside.
+
+Short lists are counted off by `?page=`; the shelf's own links lead on by cursor, however far.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,11 @@ from django.core.paginator import InvalidPage
 from rest_framework.exceptions import ValidationError
 from rest_framework.pagination import PageNumberPagination
 from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.utils.urls import remove_query_param, replace_query_param
+
+from marketplace.catalogue.search import ListPage
+from marketplace.catalogue.search.pages import MAX_COUNTED
 
 MAX_LIMIT = 100
 MAX_PAGE_DIGITS = 6
@@ -35,6 +43,45 @@ class CataloguePagination(PageNumberPagination):
             self.page = paginator.page(paginator.num_pages)
             self.page.object_list = []
         return list(self.page)
+
+
+class ShelfPagination(CataloguePagination):
+    """The same answer for the shelf; `next` and `previous` lead on from a row, by cursor."""
+
+    page_query_description = (
+        f"Which page, from 1, within the first {MAX_COUNTED:,} results. "
+        "To go through all of them, follow `next`."
+    )
+
+    def answer(self, request: Request, page: ListPage, rows: Any) -> Response:
+        """Return the rows with the count and the addresses of the pages beside."""
+        return Response(
+            {
+                "count": page.count,
+                "next": _link(request, page.next),
+                "previous": _link(request, page.previous),
+                "results": rows,
+            }
+        )
+
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        """Name the cursor as well."""
+        described: list[dict[str, Any]] = super().get_schema_operation_parameters(view)
+        cursor = {
+            "name": "cursor",
+            "required": False,
+            "in": "query",
+            "description": "A place in the list, as `next` and `previous` give it.",
+            "schema": {"type": "string"},
+        }
+        return [*described, cursor]
+
+
+def _link(request: Request, cursor: str) -> str | None:
+    if not cursor:
+        return None
+    address = remove_query_param(request.build_absolute_uri(), "page")
+    return str(replace_query_param(address, "cursor", cursor))
 
 
 def read_page_number(request: Request) -> int:

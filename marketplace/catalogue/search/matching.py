@@ -27,6 +27,7 @@ from django.db.models import (
 
 from marketplace.catalogue.models import Adapter, Sample
 from marketplace.catalogue.querysets import AdapterQuerySet
+from marketplace.catalogue.search.cursors import ORDERS
 from marketplace.catalogue.search.query import FILTERS, CatalogueQuery
 from marketplace.catalogue.search.resemblance import rank_by_resemblance
 
@@ -43,13 +44,6 @@ ENOUGH = 200
 MAX_TYPED = 6  # words that are looked for by their looks
 
 _Scored = tuple[float, int, int]  # how near, downloads, id
-
-ORDERS: dict[str, Sequence[Any]] = {
-    "used": ("-downloads", "-id"),
-    "gain": (F("gain").desc(nulls_last=True), "-id"),
-    "newest": ("-updated_at", "-id"),
-    "liked": ("-likes", "-id"),
-}
 
 
 def match_text(visible: AdapterQuerySet, query: CatalogueQuery) -> dict[int, float] | None:
@@ -125,7 +119,7 @@ def keep_ids(rows: AdapterQuerySet, ids: Iterable[int]) -> AdapterQuerySet:
 
 def order_adapters(rows: AdapterQuerySet, sort: str) -> AdapterQuerySet:
     """Put rows into the order chosen; each order has an index."""
-    return rows.order_by(*ORDERS.get(sort, ORDERS["used"]))
+    return ORDERS[sort].sort(rows)
 
 
 def list_adapters() -> AdapterQuerySet:

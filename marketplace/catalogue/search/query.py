@@ -6,6 +6,7 @@ numbers are clamped. The state of the page is its address, so that it can be sen
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -36,6 +37,7 @@ SORTS = {
     "newest": "Newest",
     "liked": "Most liked",
 }
+_CURSOR = re.compile(r"[A-Za-z0-9_-]{1,200}\Z")
 BEST = "best"  # only where words or examples were given
 BEST_LABEL = "Best match"
 
@@ -51,7 +53,8 @@ class CatalogueQuery:
     rank_min: int | None = None
     rank_max: int | None = None
     sort: str = "used"
-    page: int = 1
+    page: int = 1  # of old addresses; pages lead to each other by `cursor`
+    cursor: str = ""
 
     @property
     def text(self) -> str:
@@ -74,7 +77,7 @@ class CatalogueQuery:
 
     def without(self, name: str, value: str | None = None) -> CatalogueQuery:
         """Return the query with one filter, or one value of it, taken away; on page 1."""
-        first = replace(self, page=1)
+        first = replace(self, page=1, cursor="")
         if name == "rank":
             return replace(first, rank_min=None, rank_max=None)
         if name == "q":
@@ -99,9 +102,12 @@ class CatalogueQuery:
         choices = query.sort_choices()
         if query.sort in choices and query.sort != next(iter(choices)):
             pairs.append(("sort", query.sort))
-        if query.page > 1:
-            pairs.append(("page", str(query.page)))
-        return urlencode(pairs)
+        return urlencode([*pairs, *query._encode_place()])
+
+    def _encode_place(self) -> list[tuple[str, str]]:
+        if self.cursor:
+            return [("cursor", self.cursor)]
+        return [("page", str(self.page))] if self.page > 1 else []
 
 
 def read_query(data: QueryDict) -> CatalogueQuery:
@@ -115,6 +121,7 @@ def read_query(data: QueryDict) -> CatalogueQuery:
         rank_min=_read_number(data.get("rank_min"), MAX_RANK),
         rank_max=_read_number(data.get("rank_max"), MAX_RANK),
         page=_read_number(data.get("page"), MAX_PAGE) or 1,
+        cursor=cursor if _CURSOR.match(cursor := data.get("cursor", "")) else "",
     )
     choices = query.sort_choices()
     sort = data.get("sort", "")

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
-from django.core.paginator import Page, Paginator
 
 from marketplace.accounts.models import User
 from marketplace.catalogue.models import Adapter
@@ -17,10 +14,9 @@ from marketplace.catalogue.search.facets import Facet, count_facets, label_value
 from marketplace.catalogue.search.matching import (
     filter_adapters,
     keep_ids,
-    list_adapters,
     match_text,
-    order_adapters,
 )
+from marketplace.catalogue.search.pages import ListPage, read_best_page, read_page
 from marketplace.catalogue.search.query import BEST, FILTERS, CatalogueQuery
 
 PAGE_SIZE = 20
@@ -45,24 +41,11 @@ class SearchResults:
     """What the catalogue page shows."""
 
     query: CatalogueQuery
-    page: Page[Adapter]
+    page: ListPage
     total: int
     facets: tuple[Facet, ...]
     chips: tuple[Chip, ...]
     remedy: tuple[Chip, int] | None  # the filter that removes most, and what is there without it
-
-
-class CountedPaginator(Paginator):  # type: ignore[type-arg] # not generic at run time
-    """A paginator that was told the count, which the facets know already."""
-
-    def __init__(self, rows: Any, per_page: int, total: int) -> None:
-        super().__init__(rows, per_page)
-        self._total = total
-
-    @cached_property
-    def count(self) -> int:
-        """The number of rows."""
-        return self._total
 
 
 def search(
@@ -74,9 +57,14 @@ def search(
     rows = visible if scores is None else keep_ids(visible, scores)
     total, facets = count_facets(rows, query)
     chips = list_chips(query)
+    kept = filter_adapters(rows, query)
+    if scores is not None and query.sort == BEST:
+        page = read_best_page(kept, query, scores, page_size)
+    else:
+        page = read_page(kept, query, total, page_size)
     return SearchResults(
         query=query,
-        page=_read_page(filter_adapters(rows, query), query, scores, total, page_size),
+        page=page,
         total=total,
         facets=facets,
         chips=chips,
@@ -100,28 +88,6 @@ def list_chips(query: CatalogueQuery) -> tuple[Chip, ...]:
         label = f"rank {low} to {high}" if high else f"rank {low} and more"
         chips.append(Chip("rank", label, query.without("rank")))
     return tuple(chips)
-
-
-def _read_page(
-    rows: AdapterQuerySet,
-    query: CatalogueQuery,
-    scores: dict[int, float] | None,
-    total: int,
-    page_size: int,
-) -> Page[Adapter]:
-    # Ids first: a page far down then skips over narrow rows instead of whole ones.
-    ids: Any = order_adapters(rows, query.sort).values_list("pk", flat=True)
-    if query.sort == BEST and scores is not None:
-        found = rows.values_list("pk", flat=True)
-        ids = sorted(found, key=lambda pk: (scores[pk], pk), reverse=True)
-    page: Page[Any] = CountedPaginator(ids, page_size, total).get_page(query.page)
-    page.object_list = _fetch_in_order(list(page.object_list))
-    return page
-
-
-def _fetch_in_order(ids: Sequence[int]) -> list[Adapter]:
-    found = list_adapters().in_bulk(list(ids))
-    return [found[pk] for pk in ids if pk in found]
 
 
 def _find_remedy(

@@ -9,7 +9,7 @@ from django.views.decorators.http import require_safe
 from marketplace.accounts.models import User
 from marketplace.catalogue.models import Adapter, Tag
 from marketplace.catalogue.search import read_query, search
-from marketplace.catalogue.search.query import MAX_EXAMPLES
+from marketplace.catalogue.search.query import MAX_EXAMPLES, CatalogueQuery
 from marketplace.catalogue.tray import read_tray
 
 MAX_SUGGESTIONS = 20
@@ -20,7 +20,7 @@ def list_adapters(request: HttpRequest) -> HttpResponse:
     """Show the shelf; htmx asks for the parts that change with the query."""
     query = read_query(request.GET)
     results = search(request.user, query)
-    encoded = query.encode(page=1)
+    encoded = query.encode(page=1, cursor="")
     context = {
         "nav": "catalogue",
         "hide_search": True,
@@ -50,8 +50,9 @@ def show_owner(request: HttpRequest, owner: str) -> HttpResponse:
     if user.username != owner:
         return redirect("catalogue:owner", user.username, permanent=True)
     own = read_query(request.GET)
-    query = own.without("owner")
-    query = type(query)(filters={"owner": (user.username,)}, page=own.page, sort="newest")
+    query = CatalogueQuery(
+        filters={"owner": (user.username,)}, sort="newest", page=own.page, cursor=own.cursor
+    )
     visible = Adapter.objects.visible_to(request.user).filter(owner=user)
     context = {
         "nav": "catalogue",

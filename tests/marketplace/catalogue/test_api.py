@@ -9,6 +9,7 @@ from rest_framework.test import APIClient
 
 from marketplace.accounts.models import ApiToken
 from marketplace.catalogue import services
+from marketplace.catalogue.search import pages
 from marketplace.catalogue.services import Parent
 from tests.factories import make_adapter, make_base_model, make_samples, make_user
 
@@ -50,10 +51,28 @@ class TestList:
         make_adapter(adapter.owner, "second")
         answer = api().get(ROOT, {"limit": 1}).json()
         assert (answer["count"], len(answer["results"])) == (2, 1)
-        assert "page=2" in answer["next"]
+        rest = api().get(answer["next"]).json()
+        assert (rest["count"], len(rest["results"]), rest["next"]) == (2, 1, None)
+        assert rest["results"] != answer["results"]
+        assert api().get(rest["previous"]).json()["results"] == answer["results"]
         assert api().get(ROOT, {"limit": "1000000", "page": "9"}).json()["results"] == []
         for page in ("0", "-1", "x", "1e9"):
             assert api().get(ROOT, {"page": page}).status_code == 400
+
+    @pytest.mark.parametrize("cursor", ["x", "é", "WyJ1c2VkIl0", "W1tbW1tbW1tbW1tbW1tb"])
+    def test_a_cursor_that_is_none_of_ours_is_refused(self, adapter, cursor: str) -> None:
+        answer = api().get(ROOT, {"cursor": cursor})
+        assert answer.status_code == 400
+        assert "Begin again without it" in answer.json()["error"]
+
+    def test_pages_are_counted_off_only_so_far(self, adapter, monkeypatch) -> None:
+        make_adapter(adapter.owner, "second")
+        monkeypatch.setattr(pages, "MAX_RANKED", 1)
+        first = api().get(ROOT, {"q": "bob", "limit": 1}).json()
+        assert (first["count"], first["next"]) == (2, None)
+        answer = api().get(ROOT, {"q": "bob", "limit": 1, "page": 2})
+        assert answer.status_code == 400
+        assert "within the first 1 results" in answer.json()["problems"]["page"][0]
 
     def test_facets(self, adapter) -> None:
         facets = {facet["name"]: facet["counts"] for facet in api().get(f"{ROOT}/facets").json()}

@@ -222,12 +222,12 @@ class TestOrderAndPages:
         ],
     )
     def test_senseless_addresses_are_cut_to_sense(self, shelf, address: str) -> None:
-        assert find(address).page.number == 1
+        assert find(address).page.start_index == 1
 
     def test_a_page_beyond_the_last_gives_the_last(self, shelf) -> None:
         query = read_query(QueryDict("page=7"))
         results = search(NOBODY, query, page_size=2)
-        assert results.page.number == 2
+        assert results.page.start_index == 3
         assert len(results.page.object_list) == 1
 
     def test_the_address_holds_the_state(self, shelf) -> None:
