@@ -6,7 +6,9 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Protocol
 
-from composer.scoring import AnswerLogits, FloatArray
+import numpy as np
+
+from composer.scoring import AnswerLogits, FloatArray, l1_penalty
 
 
 class Objective(Protocol):
@@ -21,7 +23,11 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How to search; `budget` counts evaluations beside number 0, the base alone."""
+    """How to search; `budget` counts evaluations beside number 0, the base alone.
+
+    What is minimised is the fit loss and a penalty: LoraHub's `l1_penalty * mean_i |w_i|`, or with
+    a `prior` `prior_penalty * sum_i (w_i - prior_i)^2` in its place.
+    """
 
     optimizer: str
     budget: int
@@ -31,6 +37,15 @@ class SearchSettings:
     start: tuple[float, ...] | None = None
     # Candidates that nevergrad is asked for at once.
     num_workers: int = 1
+    prior: tuple[float, ...] | None = None
+    prior_penalty: float = 0.1
+
+    def penalties(self, weights: FloatArray) -> FloatArray:
+        """Return the penalty of each weight vector: (..., candidates) -> (...)."""
+        if self.prior is None:
+            return l1_penalty(weights, self.l1_penalty)
+        squares = (weights - np.array(self.prior)) ** 2
+        return np.asarray(self.prior_penalty * squares.sum(axis=-1))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`greedy+gn`: greedy steps, then Gauss-Newton steps on a linear model of the answer logits."""
+"""`gauss-newton`: steps on a linear model of the answer logits; `greedy+gn`: greedy ones before."""
 
 from __future__ import annotations
 
@@ -13,16 +13,25 @@ TRUST_RADIUS = 0.4
 DIFFERENCE = 0.2
 
 
-def greedy_gauss_newton(start: FloatArray, settings: SearchSettings) -> Optimizer:
-    """Search greedily for one round, then step on a linear model of the answer logits, then go on.
+def gauss_newton(start: FloatArray, settings: SearchSettings) -> Optimizer:
+    """Take Gauss-Newton steps from the start until none helps.
 
     The model is L(w + d) = L(w) + sum_i d_i J_i at the answer positions, J by finite differences:
     one population of forward passes, no backward pass. Its loss is minimised in a trust region and
     the step is taken only if the real loss falls.
     """
+    yield from _gauss_newton_rounds(start, np.inf, settings)
+
+
+def greedy_gauss_newton(start: FloatArray, settings: SearchSettings) -> Optimizer:
+    """Search greedily for one round, then take Gauss-Newton steps."""
     told = yield Ask(start[None])
     best, best_loss = start, float(told.losses[0])
     best, best_loss = yield from greedy_steps(best, best_loss, settings, rounds=1)
+    yield from _gauss_newton_rounds(best, best_loss, settings)
+
+
+def _gauss_newton_rounds(best: FloatArray, best_loss: float, settings: SearchSettings) -> Optimizer:
     radius = TRUST_RADIUS
     while radius > TRUST_RADIUS / 8:
         probes = best + _differences(best, settings.weight_bound)
@@ -30,8 +39,9 @@ def greedy_gauss_newton(start: FloatArray, settings: SearchSettings) -> Optimize
         if told.logits is None or len(told.losses) < len(best) + 1:
             return  # the budget cut the population short
         i = int(np.argmin(told.losses))
-        centre, best_here = best, float(told.losses[0])
-        if told.losses[i] < min(best_loss, best_here):
+        centre = best
+        best_loss = min(best_loss, float(told.losses[0]))
+        if told.losses[i] < best_loss:
             best, best_loss = probes[i - 1], float(told.losses[i])
         proposals = _gauss_newton_steps(centre, probes, told.logits, settings, radius)
         told = yield Ask(proposals)
@@ -61,7 +71,7 @@ def _gauss_newton_steps(
     for limit in (radius, radius / 2):
         low = np.maximum(-limit, -settings.weight_bound - centre)
         high = np.minimum(limit, settings.weight_bound - centre)
-        steps.append(centre + model.minimise(centre, low, high, settings.l1_penalty))
+        steps.append(centre + model.minimise(centre, low, high, settings))
     return np.array(steps)
 
 
@@ -86,7 +96,7 @@ class _LinearModel:
         return ((every.logsumexp(dim=-1) - moved[:, 0]) * self._weights).sum()
 
     def minimise(
-        self, centre: FloatArray, low: FloatArray, high: FloatArray, l1: float
+        self, centre: FloatArray, low: FloatArray, high: FloatArray, settings: SearchSettings
     ) -> FloatArray:
         """Descend by projected Adam on N numbers; the base model is not involved."""
         device = self._origin.device
@@ -97,13 +107,21 @@ class _LinearModel:
         with torch.enable_grad():
             for _ in range(60):
                 adam.zero_grad()
-                objective = self.loss(step) + l1 * (at + step).abs().mean()
+                objective = self.loss(step) + _penalty(at + step, settings)
                 objective.backward()
                 adam.step()
                 with torch.no_grad():
                     step.clamp_(*bounds)
         # Logits that are no numbers give no step.
         return np.asarray(np.nan_to_num(step.detach().double().cpu().numpy()))
+
+
+def _penalty(w: torch.Tensor, settings: SearchSettings) -> torch.Tensor:
+    """Return what `SearchSettings.penalties` does, as something to differentiate."""
+    if settings.prior is None:
+        return settings.l1_penalty * w.abs().mean()
+    prior = torch.tensor(settings.prior, dtype=w.dtype, device=w.device)
+    return settings.prior_penalty * ((w - prior) ** 2).sum()
 
 
 def _position_weights(row: torch.Tensor) -> torch.Tensor:

@@ -11,12 +11,18 @@ import numpy as np
 
 from composer.errors import SearchError, Stopped
 from composer.progress import ShouldStop, never
-from composer.scoring import FloatArray, l1_penalty
+from composer.scoring import FloatArray
 from composer.search.asking import Ask, Evaluation, Objective, Optimizer, SearchSettings, Told
 from composer.search.checkpoint import read_checkpoint, write_checkpoint
-from composer.search.gauss_newton import greedy_gauss_newton
+from composer.search.gauss_newton import gauss_newton, greedy_gauss_newton
 from composer.search.greedy import greedy
 from composer.search.nevergrad_optimizers import drive_nevergrad
+
+_OWN = {
+    "gauss-newton": gauss_newton,
+    "greedy+gn": greedy_gauss_newton,
+    "greedy": greedy,
+}
 
 # A loss that is not a number must never look good, and must not break an optimiser's arithmetic.
 WORST_LOSS = 1e4
@@ -96,7 +102,7 @@ class WeightSearch:
             fit = finite_losses(logits.losses.mean(axis=1))
         else:
             fit = finite_losses(self._objective.losses(ask.weights))
-        losses = fit + l1_penalty(ask.weights, self._settings.l1_penalty)
+        losses = fit + self._settings.penalties(ask.weights)
         first = len(self.history)
         scored = [
             Evaluation(first + i, tuple(map(float, w)), float(losses[i]), float(fit[i]))
@@ -124,10 +130,9 @@ class WeightSearch:
         settings = self._settings
         start = np.array(settings.start if settings.start is not None else [0.0] * self._n)
         start = start.clip(-settings.weight_bound, settings.weight_bound)
-        if settings.optimizer == "greedy":
-            return greedy(start, settings)
-        if settings.optimizer == "greedy+gn":
-            return greedy_gauss_newton(start, settings)
+        own = _OWN.get(settings.optimizer)
+        if own is not None:
+            return own(start, settings)
         return drive_nevergrad(start, settings, self._note_choice)
 
     def _note_choice(self, name: str) -> None:

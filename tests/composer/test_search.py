@@ -23,7 +23,7 @@ from composer.search import (
 
 TARGET = np.array([0.9, -0.4, 0.0, 0.2])
 SETTINGS = SearchSettings("greedy", budget=40, seed=3, start=(1.0, 0.0, 0.0, 0.0))
-OPTIMIZERS = ("greedy", "greedy+gn", "NGOpt", "CMA", "DE", "PSO", "OnePlusOne")
+OPTIMIZERS = ("gauss-newton", "greedy", "greedy+gn", "NGOpt", "CMA", "DE", "PSO", "OnePlusOne")
 
 
 class Softmax:
@@ -81,7 +81,7 @@ def test_the_same_seed_gives_the_same_result(optimizer: str) -> None:
     assert run(settings).history == run(settings).history
 
 
-@pytest.mark.parametrize("optimizer", ["greedy", "greedy+gn", "NGOpt"])
+@pytest.mark.parametrize("optimizer", ["gauss-newton", "greedy", "greedy+gn", "NGOpt"])
 def test_the_search_begins_at_the_start(optimizer: str) -> None:
     search = run(replace(SETTINGS, optimizer=optimizer))
     assert search.history[1].weights == pytest.approx((1.0, 0.0, 0.0, 0.0))
@@ -93,6 +93,17 @@ def test_the_choice_of_ngopt_is_recorded() -> None:
     assert run(SETTINGS).optimizer_resolved == "greedy"
 
 
+@pytest.mark.parametrize("optimizer", ["gauss-newton", "greedy+gn", "NGOpt"])
+def test_a_prior_takes_the_place_of_the_sparse_penalty(optimizer: str) -> None:
+    prior = (0.25,) * 4
+    settings = replace(SETTINGS, optimizer=optimizer, start=prior, prior=prior, prior_penalty=0.3)
+    best = run(settings).best
+    distance = ((np.array(best.weights) - 0.25) ** 2).sum()
+    assert best.loss == pytest.approx(best.fit_loss + 0.3 * distance)
+    held = run(replace(settings, prior_penalty=100.0)).best
+    assert held.weights == pytest.approx(prior, abs=0.05)
+
+
 def test_gauss_newton_ends_lower_than_greedy() -> None:
     wide = replace(SETTINGS, l1_penalty=0.0)
     assert (
@@ -101,7 +112,7 @@ def test_gauss_newton_ends_lower_than_greedy() -> None:
     )
 
 
-@pytest.mark.parametrize("optimizer", ["greedy", "greedy+gn", "NGOpt"])
+@pytest.mark.parametrize("optimizer", ["gauss-newton", "greedy", "greedy+gn", "NGOpt"])
 @pytest.mark.parametrize("budget", [1, 2, 11])
 def test_any_budget_is_kept(optimizer: str, budget: int) -> None:
     search = run(replace(SETTINGS, optimizer=optimizer, budget=budget))
@@ -113,7 +124,7 @@ def test_a_budget_of_none_is_refused() -> None:
         run(replace(SETTINGS, budget=0))
 
 
-@pytest.mark.parametrize("optimizer", ["greedy", "greedy+gn", "NGOpt", "CMA"])
+@pytest.mark.parametrize("optimizer", ["gauss-newton", "greedy", "greedy+gn", "NGOpt", "CMA"])
 def test_a_stopped_search_resumes_to_the_same_result(optimizer: str, tmp_path: Path) -> None:
     settings = replace(SETTINGS, optimizer=optimizer)
     undisturbed = run(settings)
