@@ -14,6 +14,7 @@ from django import forms
 
 from composer.errors import InvalidExamples
 from composer.examples import Example, parse_examples
+from marketplace.accounts.names import MAX_NAME_LENGTH
 from marketplace.catalogue.front_matter import FrontMatterError, read_readme
 from marketplace.catalogue.languages import LANGUAGES
 from marketplace.catalogue.licences import LICENCES
@@ -139,6 +140,24 @@ class DeleteForm(forms.Form):
         if typed != self.expected:
             raise forms.ValidationError(f"This is not {self.expected}.")
         return typed
+
+
+class GateForm(forms.Form):
+    """Who may download what everybody can see."""
+
+    gated = forms.ChoiceField(
+        label="Files are open to", choices=Adapter.Gate.choices, widget=forms.RadioSelect
+    )
+
+
+class GrantForm(forms.Form):
+    """Somebody who is let in without having asked."""
+
+    user = forms.CharField(
+        label="User name",
+        max_length=MAX_NAME_LENGTH,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "autocapitalize": "none"}),
+    )
 
 
 def write_samples(samples: Iterable[Sample]) -> str:

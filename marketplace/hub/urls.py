@@ -9,6 +9,7 @@ from __future__ import annotations
 from django.urls import URLPattern, path, re_path
 
 from marketplace.hub.views import (
+    access,
     committing,
     files,
     identity,
@@ -32,7 +33,7 @@ _CAS = r"^_cas/(?P<place>[0-9]+-[0-9]+)"
 _XORB = r"(?P<xorb>[0-9a-f]{64})"
 _BELOW = (
     "revision|tree|paths-info|refs|commits|commit|preupload|branch|tag|settings|auth-check|"
-    "like|likers|discussions|xet-write-token|xet-read-token"
+    "like|likers|discussions|user-access-request|xet-write-token|xet-read-token"
 )
 
 reading: list[URLPattern] = [
@@ -61,6 +62,14 @@ publishing: list[URLPattern] = [
     path("api/repos/move", repos.move, name="move"),
     path("api/validate-yaml", repos.validate_yaml, name="validate_yaml"),
     re_path(rf"{_API}/settings\Z", repos.change_settings, name="settings"),
+    re_path(
+        rf"{_API}/user-access-request/(?P<status>pending|accepted|rejected)\Z",
+        access.list_requests,
+        name="access_requests",
+    ),
+    re_path(rf"{_API}/user-access-request/handle\Z", access.handle, name="handle_access"),
+    re_path(rf"{_API}/user-access-request/grant\Z", access.grant, name="grant_access"),
+    re_path(rf"^{_ADAPTER}/ask-access\Z", access.ask, name="ask_access"),
     re_path(rf"{_API}/branch/.+\Z", refs_writing.change_branch, name="branch"),
     re_path(rf"{_API}/tag/.+\Z", refs_writing.change_tag, name="tag"),
     re_path(rf"{_API}/preupload/.+\Z", committing.preupload, name="preupload"),

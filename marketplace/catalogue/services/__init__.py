@@ -6,6 +6,15 @@ Uploads and compositions end in `publish_revision`, hub commits in `push_revisio
 
 from __future__ import annotations
 
+from marketplace.catalogue.services.access import (
+    MAX_MESSAGE,
+    NoSuchRequest,
+    NotGated,
+    ask_for_access,
+    decide_access,
+    grant_access,
+    withdraw_request,
+)
 from marketplace.catalogue.services.cards import (
     MAX_SAMPLES,
     MAX_TAGS,
@@ -46,6 +55,7 @@ from marketplace.catalogue.services.shelving import (
 from marketplace.catalogue.services.trees import read_used_bytes
 
 __all__ = [
+    "MAX_MESSAGE",
     "MAX_SAMPLES",
     "MAX_TAGS",
     "CardFields",
@@ -54,17 +64,22 @@ __all__ = [
     "HeadMoved",
     "NameTaken",
     "NewRevision",
+    "NoSuchRequest",
+    "NotGated",
     "Parent",
     "PublishError",
     "Push",
     "RefTaken",
+    "ask_for_access",
     "check_card",
     "count_download",
     "create_adapter",
     "create_ref",
+    "decide_access",
     "delete_adapter",
     "delete_ref",
     "find_licence_problems",
+    "grant_access",
     "like",
     "move_adapter",
     "publish_revision",
@@ -76,5 +91,6 @@ __all__ = [
     "unlike",
     "unyank_revision",
     "update_card",
+    "withdraw_request",
     "yank_revision",
 ]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.utils import timezone
 
 from marketplace.accounts.models import User
 from marketplace.accounts.names import validate_adapter_name
-from marketplace.catalogue.models import Adapter, AdapterAlias, Ref, Revision
+from marketplace.catalogue.models import AccessRequest, Adapter, AdapterAlias, Ref, Revision
 from marketplace.catalogue.services.errors import CatalogueError, Problems, PublishError
 from marketplace.catalogue.services.publishing import (
     MAIN,
@@ -97,7 +98,7 @@ def move_adapter(adapter: Adapter, name: str, *, by: User) -> Adapter:
 
 
 def set_gate(adapter: Adapter, gate: str, *, by: User) -> None:
-    """Say who may download what everybody can see.
+    """Say who may download what everybody can see; an automatic gate lets in who waits.
 
     Raises:
         CatalogueError: `by` is not the owner.
@@ -106,6 +107,9 @@ def set_gate(adapter: Adapter, gate: str, *, by: User) -> None:
         locked = lock_own(adapter, by)
         locked.gated = gate
         locked.save(update_fields=["gated", "updated_at"])
+        if gate == Adapter.Gate.AUTO:
+            waiting = locked.access_requests.filter(state=AccessRequest.State.PENDING)
+            waiting.update(state=AccessRequest.State.GRANTED, decided_at=timezone.now())
 
 
 def create_ref(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.apps import apps
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -13,13 +12,15 @@ from django.views.decorators.http import require_POST, require_safe
 
 from marketplace.accounts.visitors import signed_in
 from marketplace.catalogue import services
+from marketplace.catalogue.access_requests import find_request
+from marketplace.catalogue.conditions import read_conditions
 from marketplace.catalogue.languages import LANGUAGES
 from marketplace.catalogue.licences import LICENCES
 from marketplace.catalogue.lineage import list_children, list_parents
 from marketplace.catalogue.markdown import render_markdown
-from marketplace.catalogue.models import Adapter, Like, Revision
+from marketplace.catalogue.models import AccessRequest, Adapter, Like, Revision
 from marketplace.catalogue.revision_facts import compare_trees, list_tensors
-from marketplace.catalogue.snippets import CLIENTS, write_snippet
+from marketplace.catalogue.snippets import CLIENTS, needs_token, write_snippet
 from marketplace.catalogue.tray import read_tray
 from marketplace.catalogue.views.fetching import get_adapter, get_revision
 
@@ -101,9 +102,24 @@ def _shared_context(request: HttpRequest, adapter: Adapter) -> dict[str, Any]:
         "licence_name": LICENCES[adapter.licence].name if adapter.licence in LICENCES else "",
         "clients": CLIENTS,
         "client": client,
-        "snippet": write_snippet(client, latest, has_hub=apps.is_installed("marketplace.hub"))
-        if latest
-        else "",
+        "snippet": write_snippet(client, latest) if latest else "",
+        "needs_token": needs_token(adapter),
+        **_access_context(request, adapter),
+    }
+
+
+def _access_context(request: HttpRequest, adapter: Adapter) -> dict[str, Any]:
+    """How the visitor stands at the gate, where there is one."""
+    if not adapter.is_gated:
+        return {}
+    if adapter.owner_id == request.user.pk:
+        waiting = adapter.access_requests.filter(state=AccessRequest.State.PENDING)
+        return {"waiting_count": waiting.count(), "is_let_in": True}
+    asked = find_request(adapter, request.user)
+    return {
+        "asked": asked,
+        "is_let_in": asked is not None and asked.state == AccessRequest.State.GRANTED,
+        "conditions": read_conditions(adapter),
     }
 
 
