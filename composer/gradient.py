@@ -34,7 +34,8 @@ GRADIENT = "gradient"
 RESOLVED = "Adam, with gradients"
 
 # What a step costs in evaluations: one forward pass, and a backward pass that counts as two.
-# Measured, a step takes between one and a half and three times as long as an evaluation.
+# Measured on one core (SmolLM2-135M, 5 rows of 25 to 69 tokens), a step takes 3.1 times as long as
+# an evaluation alone, and 4 to 6 times as long as one of a greedy population.
 BACKWARD_EVALUATIONS = 2
 STEP_EVALUATIONS = 1 + BACKWARD_EVALUATIONS
 

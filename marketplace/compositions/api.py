@@ -24,7 +24,7 @@ from marketplace.accounts.serializers import ErrorSerializer
 from marketplace.accounts.visitors import signed_in
 from marketplace.catalogue.models import BaseModel, Revision
 from marketplace.compositions import services
-from marketplace.compositions.estimating import estimate
+from marketplace.compositions.estimating import Plan, estimate
 from marketplace.compositions.models import CompositionJob, Evaluation, ResultFile
 from marketplace.compositions.serializers import (
     CheckSerializer,
@@ -88,16 +88,12 @@ class JobCheck(APIView):
 
     @extend_schema(request=NewJobSerializer, responses={200: CheckSerializer, **REFUSED})
     def post(self, request: Request) -> Response:
-        """Check a request without starting it: problems, split, merge methods, time."""
-        checked = services.check_composition(_read(request))
+        """Check a request without starting it: problems, split, merge methods, cost."""
+        asked = _read(request)
+        checked = services.check_composition(asked)
         split = checked.split
-        rows = len(split.fit) + len(split.held_out) if split else 0
-        cost = estimate(
-            checked.base_model,
-            pool=len(checked.pool),
-            budget=checked.options.get("budget") or CompositionJob().budget,
-            rows=rows,
-        )
+        plan = Plan.of(checked.options, checked.pool, split, is_searched=asked.hand_weights is None)
+        cost = estimate(checked.base_model, plan)
         answer = {
             "problems": checked.problems,
             "adapters": len(checked.pool),
@@ -105,6 +101,7 @@ class JobCheck(APIView):
             "n_held_out": len(split.held_out) if split else 0,
             "methods": checked.compatibility.methods,
             "seconds": cost.seconds,
+            "memory": cost.memory,
         }
         return Response(CheckSerializer(answer).data)
 

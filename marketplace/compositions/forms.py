@@ -19,7 +19,7 @@ from composer.examples import parse_examples
 from marketplace.accounts.models import User
 from marketplace.catalogue.models import Adapter, BaseModel, PromptFormat, Revision
 from marketplace.compositions.models import CompositionJob
-from marketplace.compositions.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS
+from marketplace.compositions.optimizers import DEFAULT_OPTIMIZER, GRADIENT, OPTIMIZERS
 from marketplace.compositions.services import CompositionRequest, PublishRequest
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
@@ -107,6 +107,17 @@ class ComposeForm(forms.Form):
     )
     optimizer = forms.ChoiceField(
         choices=list(OPTIMIZERS.items()), initial=DEFAULT_OPTIMIZER, required=False
+    )
+    weight_blocks = forms.IntegerField(
+        initial=1,
+        min_value=1,
+        max_value=16,
+        required=False,
+        label="Blocks of layers",
+        help_text="Each has weights of its own.",
+    )
+    quick_lora = forms.BooleanField(
+        required=False, label="Train a small LoRA on your rows and let it join"
     )
     weight_bound = forms.FloatField(initial=1.5, min_value=0.1, max_value=10, label="Weight limit")
     l1_penalty = forms.FloatField(
@@ -200,14 +211,22 @@ class ComposeForm(forms.Form):
 
     def _options(self, revisions: Sequence[Revision]) -> dict[str, Any]:
         given = self.cleaned_data
-        names = ("budget", "seed", "n_candidates", "weight_bound", "l1_penalty", "prompting")
+        names = (
+            "budget", "seed", "n_candidates", "weight_bound", "l1_penalty", "prompting",
+            "quick_lora", "weight_blocks",
+        )  # fmt: skip
         options = {name: given[name] for name in names if given.get(name) is not None}
         choices = ("merge_method", "selection", "optimizer", "prompt_format", "dtype")
         options |= {name: given[name] for name in choices if given.get(name)}
         if options.get("merge_method") == CompositionJob.MergeMethod.SVD:
             options["svd_rank"] = given.get("svd_rank")
+        # The page hides what the method cannot use; what is hidden does not count.
+        if given.get("method") == BY_HAND or options.get("optimizer") != GRADIENT:
+            options["weight_blocks"] = 1
         if given.get("method") == LORAHUB:
             options |= {
+                "quick_lora": False,
+                "weight_blocks": 1,
                 "selection": CompositionJob.Selection.RANDOM,
                 "merge_method": CompositionJob.MergeMethod.FACTOR,
                 "optimizer": "NGOpt",

@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from marketplace.blobs.models import Blob
 from marketplace.catalogue.models import BaseModel, PromptFormat, Revision
+from marketplace.compositions.optimizers import GRADIENT
 from marketplace.compositions.querysets import JobQuerySet
 
 
@@ -75,6 +76,14 @@ class CompositionJob(models.Model):
     merge_method = models.CharField(max_length=8, choices=MergeMethod, default=MergeMethod.CONCAT)
     svd_rank = models.PositiveSmallIntegerField(null=True, blank=True)
     optimizer = models.CharField(max_length=60)
+    weight_blocks = models.PositiveSmallIntegerField(
+        default=1,
+        validators=[MinValueValidator(1), MaxValueValidator(16)],
+        help_text="With gradient: so many blocks of layers have weights of their own",
+    )
+    quick_lora = models.BooleanField(
+        default=False, help_text="Train a LoRA on the fit rows, with gradients, and let it join"
+    )
     budget = models.PositiveIntegerField(
         default=40, validators=[MinValueValidator(1), MaxValueValidator(500)]
     )
@@ -117,6 +126,9 @@ class CompositionJob(models.Model):
     card = models.TextField(blank=True)
     summary_json = models.JSONField(null=True, blank=True)
     svd_error = models.FloatField(null=True, blank=True)
+    peak_memory = models.BigIntegerField(
+        null=True, blank=True, help_text="Bytes the worker held at most while it ran"
+    )
     published = models.ForeignKey(
         Revision, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
@@ -183,6 +195,11 @@ class CompositionJob(models.Model):
     def is_searched(self) -> bool:
         """Whether weights are searched for, not set by hand."""
         return self.hand_weights is None
+
+    @property
+    def uses_gradients(self) -> bool:
+        """Whether something is trained by back-propagation, which is never done unasked."""
+        return self.quick_lora or (self.is_searched and self.optimizer == GRADIENT)
 
     @property
     def took(self) -> timedelta | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 DEFAULT_OPTIMIZER = "greedy+gn"
+GRADIENT = "gradient"
 
 OPTIMIZERS: dict[str, str] = {
     "greedy+gn": "greedy, then Gauss-Newton steps",
@@ -13,4 +14,5 @@ OPTIMIZERS: dict[str, str] = {
     "PSO": "particle swarm",
     "OnePlusOne": "(1+1) evolution",
     "Cobyla": "Cobyla",
+    GRADIENT: "gradient descent on the weights (uses gradients)",
 }

@@ -35,6 +35,7 @@ from marketplace.blobs.models import Blob
 from marketplace.blobs.services import BlobError, copy_blob, store_file
 from marketplace.blobs.services import StorageFull as BlobStorageFull
 from marketplace.compositions.holding import Hold
+from marketplace.compositions.memory import forget_peak, read_peak
 from marketplace.compositions.models import CompositionJob, Example, Ingredient, ResultFile
 from marketplace.compositions.recording import Recorder
 from marketplace.leases import LeaseLost
@@ -88,6 +89,7 @@ def _do(job: CompositionJob, hold: Hold, folder: Path) -> None:
     recorder.log(f"claimed by {job.worker or 'a worker'}")
     folder.mkdir(parents=True, exist_ok=True)
     request = _make_request(job, folder)
+    forget_peak()
     try:
         composition = compose(request, recorder, lambda: hold.cancel_requested or hold.is_lost)
     except Stopped:
@@ -121,6 +123,8 @@ def _make_request(job: CompositionJob, folder: Path) -> ComposeRequest:
         selection=job.selection,  # type: ignore[arg-type]
         n_candidates=job.n_candidates,
         optimizer=job.optimizer,
+        weight_blocks=job.weight_blocks,
+        quick_lora=job.quick_lora,
         budget=job.budget,
         seed=job.seed,
         n_fit=len(fit),
@@ -228,6 +232,7 @@ def _finish(job: CompositionJob, hold: Hold, composition: Composition) -> None:
             svd_error=composition.svd_error,
             optimizer_resolved=composition.optimizer_resolved,
             evaluations_spent=composition.evaluations_spent,
+            peak_memory=read_peak(),
             phase="",
         )
 

@@ -9,6 +9,7 @@ from rest_framework import serializers
 from composer.examples import Example as Row
 from marketplace.catalogue.models import Adapter
 from marketplace.compositions.models import CompositionJob, Evaluation
+from marketplace.compositions.optimizers import OPTIMIZERS
 from marketplace.compositions.services import PublishRequest
 
 OPTIONS = (
@@ -17,6 +18,8 @@ OPTIONS = (
     "merge_method",
     "svd_rank",
     "optimizer",
+    "weight_blocks",
+    "quick_lora",
     "budget",
     "seed",
     "weight_bound",
@@ -58,7 +61,18 @@ class NewJobSerializer(serializers.ModelSerializer[CompositionJob]):
     )
     budget = serializers.IntegerField(required=False)
     seed = serializers.IntegerField(required=False)
-    optimizer = serializers.CharField(required=False, max_length=60)
+    optimizer = serializers.ChoiceField(
+        choices=list(OPTIMIZERS.items()),
+        required=False,
+        help_text="gradient uses gradients, all others do not.",
+    )
+    weight_blocks = serializers.IntegerField(
+        required=False, help_text="With gradient: a weight for each of so many blocks of layers."
+    )
+    quick_lora = serializers.BooleanField(
+        required=False,
+        help_text="Train a small LoRA on the fit rows, with gradients, and let it join.",
+    )
 
     class Meta:
         model = CompositionJob
@@ -148,6 +162,7 @@ class JobDetailSerializer(JobSerializer):
             "uniform_loss",
             "optimizer_resolved",
             "svd_error",
+            "peak_memory",
             "recipe",
             "ingredients",
         )
@@ -171,6 +186,9 @@ class CheckSerializer(serializers.Serializer[Any]):
     n_held_out = serializers.IntegerField()
     methods = serializers.DictField(child=serializers.ListField(child=serializers.CharField()))
     seconds = serializers.FloatField(allow_null=True)
+    memory = serializers.IntegerField(
+        allow_null=True, help_text="Bytes that the worker will hold at most, estimated."
+    )
 
 
 class ResultFileSerializer(serializers.Serializer[Any]):

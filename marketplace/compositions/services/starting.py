@@ -26,7 +26,7 @@ from composer.examples import Example as Row
 from marketplace.accounts.models import User
 from marketplace.catalogue.models import Adapter, BaseModel, Revision
 from marketplace.compositions.models import CompositionJob, Example, Ingredient
-from marketplace.compositions.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS
+from marketplace.compositions.optimizers import DEFAULT_OPTIMIZER, GRADIENT, OPTIMIZERS
 from marketplace.compositions.services.errors import CompositionError
 from marketplace.compositions.tasks import send_waiting
 
@@ -74,7 +74,8 @@ class CheckedRequest:
 OPTION_NAMES = frozenset(
     {
         "selection", "n_candidates", "merge_method", "svd_rank", "optimizer", "budget", "seed",
-        "weight_bound", "l1_penalty", "dtype", "prompt_format", "prompting",
+        "weight_bound", "l1_penalty", "dtype", "prompt_format", "prompting", "quick_lora",
+        "weight_blocks",
     }
 )  # fmt: skip
 
@@ -299,9 +300,37 @@ def _check_options(
             f"“All of them” takes at most {settings.MAX_CANDIDATES} adapters; these are "
             f"{len(pool)}. Choose screened search, which keeps the best.",
         )
+    _check_gradients(request, draft, problems)
     _check_methods(draft, pool, problems)
     _check_hand_weights(request, pool, problems)
     return options
+
+
+def _check_gradients(
+    request: CompositionRequest, draft: CompositionJob, problems: dict[str, list[str]]
+) -> None:
+    """Refuse what the parts that use gradients cannot do, in the words of `composer`."""
+    is_learned = draft.optimizer == GRADIENT and request.hand_weights is None
+    if draft.weight_blocks and draft.weight_blocks > 1 and not is_learned:
+        _add(
+            problems,
+            "weight_blocks",
+            f"Weights by blocks of layers are learned by {GRADIENT} only. Choose it, or one block.",
+        )
+    if draft.merge_method != CompositionJob.MergeMethod.FACTOR:
+        return
+    if is_learned:
+        _add(
+            problems,
+            "optimizer",
+            f"{GRADIENT} learns the weights of an exact sum. Choose concat or svd.",
+        )
+    if draft.quick_lora:
+        _add(
+            problems,
+            "quick_lora",
+            "A quick LoRA is added to an exact sum. Choose concat or svd, or leave it out.",
+        )
 
 
 def _check_methods(

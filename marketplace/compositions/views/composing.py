@@ -24,7 +24,7 @@ from marketplace.accounts.models import User
 from marketplace.accounts.visitors import signed_in
 from marketplace.catalogue.models import BaseModel, Revision
 from marketplace.catalogue.tray import clear_tray, read_tray, remove_from_tray
-from marketplace.compositions.estimating import estimate
+from marketplace.compositions.estimating import Plan, estimate
 from marketplace.compositions.forms import (
     BLANK_ROWS,
     BY_HAND,
@@ -137,6 +137,7 @@ def _draft_of(job: CompositionJob, initial: dict[str, Any]) -> Draft:
     same = (
         "merge_method", "svd_rank", "budget", "seed", "selection", "n_candidates", "optimizer",
         "weight_bound", "l1_penalty", "prompt_format", "dtype", "prompting", "title", "instruction",
+        "quick_lora", "weight_blocks",
     )  # fmt: skip
     initial |= {name: getattr(job, name) for name in same}
     initial |= {
@@ -215,8 +216,9 @@ def _show_read(request: HttpRequest, draft: Draft) -> HttpResponse:
 
 def _typed(form: ComposeForm, data: QueryDict) -> dict[str, Any]:
     """What was typed, as the initial values of a form that complains of nothing yet."""
-    names = [name for name in form.fields if name not in {"examples_file", "prompting"}]
-    return {name: data.get(name, "") for name in names} | {"prompting": "prompting" in data}
+    ticks = ("prompting", "quick_lora")
+    names = [name for name in form.fields if name not in {"examples_file", *ticks}]
+    return {name: data.get(name, "") for name in names} | {name: name in data for name in ticks}
 
 
 def _show(request: HttpRequest, draft: Draft, *, status: int = 200) -> HttpResponse:
@@ -279,13 +281,11 @@ def _answer(user: User, draft: Draft, data: QueryDict) -> dict[str, Any]:
         },
         "estimate": estimate(
             checked.base_model,
-            pool=len(checked.pool),
-            budget=1 if method == BY_HAND else int(checked.options.get("budget") or 40),
-            rows=count,
-            prompting=bool(checked.options.get("prompting")),
+            Plan.of(checked.options, checked.pool, checked.split, is_searched=method != BY_HAND),
         ),
         "method": method,
         "is_by_hand": method == BY_HAND,
+        "wants_lora": bool(checked.options.get("quick_lora")),
         "is_lorahub": method == LORAHUB,
         "hand_rows": _hand_rows(asked.hand_weights),
         "terms": derive_terms(checked.pool, user),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.factories import make_adapter, make_base_model
 
 pytestmark = pytest.mark.django_db
 NEW = "/compose"
+
 PAIRS = "\n".join(f"word{number} => answer{number}" for number in range(8))
 
 
@@ -287,3 +289,58 @@ def test_json_lines_of_a_job_read_back(alice, job):
 
     lines = write_jsonl(list(job.examples.all())).splitlines()
     assert json.loads(lines[0]) == {"input": "word0", "output": "answer0"}
+
+
+def test_what_uses_gradients_is_asked_for_by_hand(client, alice, adapters, sent):
+    client.force_login(alice)
+    client.post(NEW, form_data(adapters))
+    plain = CompositionJob.objects.get()
+    assert not plain.uses_gradients
+    client.post(NEW, form_data(adapters, optimizer="gradient", weight_blocks="3", quick_lora="on"))
+    job = CompositionJob.objects.exclude(pk=plain.pk).get()
+    assert (job.optimizer, job.weight_blocks, job.quick_lora) == ("gradient", 3, True)
+    assert job.uses_gradients
+    configuration = client.get(job.get_absolute_url()).content.decode()
+    assert "for the weights, and for a small LoRA on the fit rows" in configuration
+    assert "3, weights of their own" in configuration
+    cloned = client.get(f"{NEW}?clone={job.pk}").content.decode()
+    assert re.search(r'name="quick_lora"[^>]*checked', cloned)
+    assert re.search(r'name="weight_blocks" value="3"', cloned)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"method": "lorahub"}, ("NGOpt", 1, False)),
+        ({"method": "hand", "weight_{pk}": "1"}, ("gradient", 1, True)),
+        ({"optimizer": "greedy"}, ("greedy", 1, True)),
+    ],
+)
+def test_what_the_method_hides_does_not_count(client, alice, adapters, sent, changes, expected):
+    client.force_login(alice)
+    asked = {"optimizer": "gradient", "weight_blocks": "2", "quick_lora": "on"} | {
+        name.format(pk=adapters[0].latest_id): value for name, value in changes.items()
+    }
+    client.post(NEW, form_data(adapters, **asked))
+    job = CompositionJob.objects.get()
+    assert (job.optimizer, job.weight_blocks, job.quick_lora) == expected
+
+
+def test_the_check_says_what_a_lora_costs_and_the_memory(client, alice, adapters):
+    client.force_login(alice)
+    answer = client.post(
+        reverse("compositions:check"), form_data(adapters), headers={"HX-Request": "true"}
+    )
+    text = answer.content.decode()
+    assert "<dt>Memory</dt><dd>about 1." in text
+    assert "a small LoRA, with gradients" not in text
+    assert "about as long as 250 evaluations more" in text
+    answer = client.post(reverse("compositions:check"), form_data(adapters, quick_lora="on"))
+    assert "a small LoRA, with gradients" in answer.content.decode()
+
+
+def test_a_lora_and_lorahubs_formula_exclude_each_other_beside_the_field(client, alice, adapters):
+    client.force_login(alice)
+    answer = client.post(NEW, form_data(adapters, merge_method="factor", quick_lora="on"))
+    assert answer.status_code == 422
+    assert "A quick LoRA is added to an exact sum" in answer.content.decode()

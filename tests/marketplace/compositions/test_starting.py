@@ -13,6 +13,7 @@ from marketplace.compositions.models import CompositionJob
 from marketplace.compositions.services import (
     CompositionError,
     check_composition,
+    clone_composition,
     compatible_pool,
     start_composition,
 )
@@ -164,3 +165,31 @@ def test_a_base_without_adapters_says_so(make_request):
     empty = make_base_model("empty/base")
     checked = check_composition(make_request(pick_for_me=True, revisions=(), base_model=empty))
     assert "no adapter for empty/base" in checked.problems["base_model"][0]
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"weight_blocks": 2}, "weight_blocks"),
+        ({"weight_blocks": 17, "optimizer": "gradient"}, "weight_blocks"),
+        ({"optimizer": "gradient", "merge_method": "factor"}, "optimizer"),
+        ({"quick_lora": True, "merge_method": "factor"}, "quick_lora"),
+    ],
+)
+def test_what_gradients_cannot_do_is_refused(make_request, options, field):
+    with pytest.raises(CompositionError) as caught:
+        start_composition(make_request(options=options))
+    assert list(caught.value.problems) == [field]
+
+
+def test_weights_by_hand_have_no_blocks(make_request):
+    options = {"optimizer": "gradient", "weight_blocks": 2}
+    with pytest.raises(CompositionError, match="learned by gradient only"):
+        start_composition(make_request(options=options, hand_weights={"carol/adapter-a": 1.0}))
+
+
+def test_a_clone_asks_for_the_same_gradients(make_request, alice, sent):
+    options = {"optimizer": "gradient", "weight_blocks": 2, "quick_lora": True}
+    first = start_composition(make_request(options=options))
+    clone = clone_composition(first, by=alice)
+    assert (clone.optimizer, clone.weight_blocks, clone.quick_lora) == ("gradient", 2, True)
