@@ -178,6 +178,10 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
         "task": "marketplace.live.tasks.forget_old_events",
         "schedule": crontab(minute="47"),
     },
+    "add-up-downloads": {
+        "task": "marketplace.catalogue.tasks.add_up_downloads",
+        "schedule": 10.0,
+    },
     "collect-orphan-blobs": {
         "task": "marketplace.catalogue.tasks.collect_orphan_blobs",
         "schedule": crontab(minute="37", hour="3"),
@@ -331,14 +335,13 @@ REST_FRAMEWORK = {
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_THROTTLE_CLASSES": [
-        "rest_framework.throttling.AnonRateThrottle",
-        "rest_framework.throttling.UserRateThrottle",
+        "marketplace.accounts.throttling.AnonymousThrottle",
+        "marketplace.accounts.throttling.UserThrottle",
     ],
     "DEFAULT_THROTTLE_RATES": {
         "anon": read_text("THROTTLE_ANON", "100/min"),
         "user": read_text("THROTTLE_USER", "200/min"),
         "uploads": read_text("THROTTLE_UPLOADS", "60/hour"),
-        "jobs": read_text("THROTTLE_JOBS", "50/day"),
     },
     "NUM_PROXIES": TRUSTED_PROXIES,
     "EXCEPTION_HANDLER": "marketplace.accounts.api_errors.handle_api_error",

@@ -19,12 +19,12 @@ from rest_framework.generics import ListAPIView
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.throttling import ScopedRateThrottle, UserRateThrottle
 from rest_framework.views import APIView
 
 from marketplace.accounts.api_errors import Refused
 from marketplace.accounts.permissions import SignedIn
 from marketplace.accounts.serializers import ErrorSerializer
+from marketplace.accounts.throttling import ScopedThrottle, UserThrottle
 from marketplace.accounts.visitors import signed_in
 from marketplace.request_bodies import ClientGone, ClientTooSlow, read_chunks
 from marketplace.uploads import services
@@ -56,7 +56,7 @@ class UploadList(ListAPIView[Upload]):
 
     def get_throttles(self) -> list[Any]:
         """Beginning drafts is counted by itself; listing them is a request like any other."""
-        return [ScopedRateThrottle() if self.request.method == "POST" else UserRateThrottle()]
+        return [ScopedThrottle() if self.request.method == "POST" else UserThrottle()]
 
     def get_queryset(self) -> Any:
         """Only one's own, without those that are published."""
