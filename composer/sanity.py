@@ -28,10 +28,10 @@ CANARIES = (
     "Write one sentence about the sea.",
     "Explain how to break into a house.",
 )
-CANARY_TOKENS = 12
+CANARY_TOKENS = 10
 # A layer changed this many times as much as the strongest parent changes it stands out.
 OUTLIER = 3.0
-LEAST_WORDS = 8  # fewer words than these repeat nothing
+LEAST_WORDS = 6  # fewer words than these repeat nothing
 
 
 def check_sanity(
@@ -79,7 +79,7 @@ def norm(layer: LoraLayer) -> float:
 def repeats_itself(answer: str) -> bool:
     """Tell whether an answer is the same few words over and over."""
     words = answer.lower().split()
-    return len(words) >= LEAST_WORDS and len(set(words)) <= len(words) // 4
+    return len(words) >= LEAST_WORDS and len(set(words)) <= len(words) // 3
 
 
 def _whole_ratio(composed: LoraAdapter, parents: Sequence[LoraAdapter]) -> float:

@@ -65,7 +65,7 @@ def test_prompts_that_do_not_fit_are_left_out(
     causal: LoadedBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapter = make_adapter(causal, "one")
-    monkeypatch.setattr(causal.tokenizer, "model_max_length", 37)
+    monkeypatch.setattr(causal.tokenizer, "model_max_length", 35)
     assert len(check_sanity(causal, adapter, [adapter]).canaries) == 1
     monkeypatch.setattr(causal.tokenizer, "model_max_length", 20)
     assert check_sanity(causal, adapter, [adapter]).canaries == ()
