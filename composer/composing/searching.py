@@ -11,7 +11,7 @@ import numpy as np
 
 from composer.adapter import LoraAdapter
 from composer.base_model import LoadedBase
-from composer.composing.preparing import Work, fit_scorer, load_warm
+from composer.composing.preparing import Work, fit_scorer
 from composer.composing.request import ComposeRequest
 from composer.errors import SearchError
 from composer.gradient import (
@@ -34,10 +34,11 @@ from composer.search import (
     finite_losses,
 )
 from composer.stacking import AdapterStack
+from composer.widening import in_float32
 
 # Contenders that are scored once more in float32, since bfloat16 is noisy.
 CONTENDERS = 4
-# Above this size a second copy of the base in float32 is not worth its memory.
+# Above this size the float32 passes take longer than they are worth.
 CONFIRM_BYTES = 2 * 1024**3
 
 
@@ -244,12 +245,11 @@ def _confirm(
         return search.best
     ranked = sorted(search.history, key=lambda item: (item.loss, item.number))
     contenders = ranked[:CONTENDERS]
-    exact = load_warm(work, "float32")
     weights = np.array([item.weights for item in contenders])
     space: Literal["factor", "delta"] = (
         "factor" if work.request.merge_method == "factor" else "delta"
     )
-    with AdapterStack(exact, candidates, space=space) as stack:
+    with in_float32(base) as exact, AdapterStack(exact, candidates, space=space) as stack:
         fit = _FitRows(stack, fit_scorer(work, exact)).losses(weights)
     penalty = np.array([item.loss - item.fit_loss for item in contenders])
     best = int(np.argmin(fit + penalty))
