@@ -41,7 +41,7 @@ class Stack:
         with psycopg.connect(self.admin_url, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {self.name}")  # hex digits only
         self.database_url = _with_database(self.admin_url, self.name)
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         folder.mkdir(parents=True, exist_ok=True)
         self.env = {
@@ -238,7 +238,7 @@ def _with_number(url: str, number: int) -> str:
     return f"{url.rsplit('/', 1)[0]}/{number}"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -24,6 +24,10 @@ from typing import Any
 
 from django.http import JsonResponse
 
+# A header holds one line of ASCII.
+MAX_LINE = 500
+PLAIN = str.maketrans({"“": '"', "”": '"', "…": "..."})
+
 
 class HubError(Exception):
     """Ends a request with a status, a code for the client and one line for the person."""
@@ -37,11 +41,18 @@ class HubError(Exception):
         self.extra = extra
 
     def to_response(self) -> JsonResponse:
-        """Say it in the headers (a HEAD answer has no body) and in the body."""
-        response = JsonResponse({"error": self.message, **self.extra}, status=self.status)
-        # A header holds one line of Latin-1; the body above holds the full text.
-        line = " ".join(self.message.split())[:500]
-        response["X-Error-Message"] = line.encode("ascii", "replace").decode()
+        """Say it in the headers (a HEAD answer has no body) and in the body.
+
+        The clients show both unless they are equal, so what fits into a header is the same in both,
+        and what does not is in the body alone.
+        """
+        text = self.message.translate(PLAIN)
+        line = " ".join(text.split())
+        fits = len(line) <= MAX_LINE
+        response = JsonResponse({"error": line if fits else text, **self.extra}, status=self.status)
+        response["X-Error-Message"] = (
+            line.encode("ascii", "replace").decode() if fits else "What is wrong:"
+        )
         if self.code:
             response["X-Error-Code"] = self.code
         if self.status == 401:  # noqa: PLR2004

@@ -17,7 +17,7 @@ from marketplace.hub.parameters import is_true, link_next, read_list
 FACTS = frozenset({"tags", "cardData", "config"})  # fields made of adapter_config.json as well
 COLUMNS = (
     "full_name", "visibility", "gated", "licence", "language", "likes", "downloads",
-    "created_at", "updated_at", "owner_id",
+    "trending", "created_at", "updated_at", "owner_id",
     "base_model__name", "base_model__is_seq2seq",
     "latest__oid", "latest__dtype", "latest__parameter_count", "latest__weights_sha256",
 )  # fmt: skip
@@ -32,10 +32,10 @@ def list_models(request: HttpRequest, caller: Caller) -> JsonResponse:
     rows = rows.only(*COLUMNS).prefetch_related("tags")
     if fields & FACTS:
         rows = rows.annotate(
-            task_type=KeyTextTransform("task_type", "latest__summary_json"),
-            named_base=KeyTextTransform("base_model_name_or_path", "latest__summary_json"),
+            said_task=KeyTextTransform("task_type", "latest__summary_json"),
+            said_base=KeyTextTransform("base_model_name_or_path", "latest__summary_json"),
         )
-    found = list(page.cut(filter_models(rows, request.GET)))
+    found = page.cut(filter_models(rows, request.GET))
     shown = found[: page.size]
     files = _list_files(shown) if "siblings" in fields else None
     documents = [make_document(_model(adapter, files), fields) for adapter in shown]
@@ -71,7 +71,7 @@ def _model(adapter: Adapter, files: dict[int, list[RevisionFile]] | None) -> Mod
         adapter,
         latest,
         tags=[tag.name for tag in adapter.tags.all()],
-        task_type=getattr(adapter, "task_type", None),
-        named_base=getattr(adapter, "named_base", None),
+        task_type=getattr(adapter, "said_task", None),
+        named_base=getattr(adapter, "said_base", None),
         files=held,
     )
