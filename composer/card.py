@@ -57,6 +57,7 @@ def make_recipe(  # noqa: PLR0913
         "base_revision": request.base.revision,
         "merge_method": request.merge_method,
         "selection": request.selection,
+        "similarity": request.similarity,
         "optimizer": request.optimizer,
         "optimizer_resolved": optimizer_resolved,
         "num_workers": request.num_workers,

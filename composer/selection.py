@@ -31,6 +31,9 @@ SCREENED_POOL = 40
 STACKED_RANKS = 128
 
 
+Similarities = np.ndarray[tuple[int], np.dtype[np.float64]]
+
+
 @dataclass(frozen=True)
 class PoolMember:
     """An adapter that may become a candidate, with what is known about it beyond its weights."""
@@ -44,6 +47,10 @@ class PoolMember:
     summary: AdapterSummary | None = field(default=None, repr=False)
 
 
+# How alike each member's texts and the user's rows are.
+Ranking = Callable[[Sequence[PoolMember], Sequence[Example]], Similarities]
+
+
 def preselect(
     pool: Sequence[PoolMember],
     examples: Sequence[Example],
@@ -51,8 +58,12 @@ def preselect(
     *,
     n_candidates: int,
     seed: int,
+    ranking: Ranking | None = None,
 ) -> list[PoolMember]:
-    """Return the members worth loading, in the pool's order; texts only, no weights are read."""
+    """Return the members worth loading, in the pool's order; texts only, no weights are read.
+
+    A `ranking` other than `similarities` is an embedding model's, if there is one.
+    """
     if selection == "random":
         count = min(n_candidates, len(pool))
         chosen = set(random.Random(seed).sample(range(len(pool)), count))  # noqa: S311 - seeded
@@ -61,21 +72,20 @@ def preselect(
     wanted = limit.get(selection, len(pool))
     if len(pool) <= wanted:
         return list(pool)
-    best = np.argsort(-similarities(pool, examples), kind="stable")[:wanted]
+    alike = (ranking or similarities)(pool, examples)
+    best = np.argsort(-alike, kind="stable")[:wanted]
     return [pool[i] for i in sorted(best)]
 
 
-def similarities(
-    pool: Sequence[PoolMember], examples: Sequence[Example]
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def similarities(pool: Sequence[PoolMember], examples: Sequence[Example]) -> Similarities:
     """Return the cosine of each member's texts with the user's rows, 0 to 1: TF-IDF of characters.
 
     Character n-grams inside words need no language and forgive inflection.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415 - slow to import
 
-    wanted = "\n".join(f"{row.input} {row.output}" for row in examples)
-    texts = [_text_of(member) for member in pool]
+    wanted = wanted_text(examples)
+    texts = [text_of(member) for member in pool]
     vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
     matrix = vectors.fit_transform([wanted, *texts])
     return np.asarray((matrix[1:] @ matrix[0].T).todense()).ravel()
@@ -134,6 +144,12 @@ def _groups(adapters: Sequence[LoraAdapter]) -> Iterator[list[LoraAdapter]]:
         yield group
 
 
-def _text_of(member: PoolMember) -> str:
+def wanted_text(examples: Sequence[Example]) -> str:
+    """Return what the user's rows say."""
+    return "\n".join(f"{row.input} {row.output}" for row in examples)
+
+
+def text_of(member: PoolMember) -> str:
+    """Return what an adapter says of itself: its name, its card and its samples."""
     samples = "\n".join(f"{row.input} {row.output}" for row in member.samples)
     return f"{member.name.rpartition('/')[2].replace('_', ' ')}\n{member.card_text}\n{samples}"

@@ -59,6 +59,12 @@ def _compose(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder")
     parser.add_argument("--method", choices=MERGE_METHODS, default="concat", help="how to merge")
     parser.add_argument("--selection", choices=SELECTIONS, default="screened")
+    parser.add_argument(
+        "--similarity", choices=("tfidf", "embedding"), default="tfidf", help="how texts compare"
+    )
+    parser.add_argument(
+        "--embedding-model", default="", metavar="MODEL", help="a folder of one, for embedding"
+    )
     parser.add_argument("--candidates", type=int, default=8, metavar="N")
     parser.add_argument(
         "--optimizer",

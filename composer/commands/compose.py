@@ -110,6 +110,8 @@ def _request(args: argparse.Namespace) -> ComposeRequest:
 _SAME_NAMES = (
     "prompt_format",
     "selection",
+    "similarity",
+    "embedding_model",
     "num_workers",
     "weight_blocks",
     "budget",

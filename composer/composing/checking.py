@@ -44,6 +44,7 @@ def check_request(request: ComposeRequest) -> None:
     if wrong:
         raise SearchError("\n".join(wrong))
     _check_optimizer(request)
+    _check_similarity(request)
     _check_folds(request)
     if request.quick_lora and request.merge_method == "factor":
         message = "A quick LoRA is added to an exact sum. Choose concat or svd, or leave it out."
@@ -100,6 +101,20 @@ def _wrong_numbers(request: ComposeRequest) -> Iterator[str]:
         yield f"The bound of the weights must be above 0, not {request.weight_bound:g}."
     if not 0 <= request.l1_penalty < math.inf:
         yield f"The penalty on the weights must be 0 or more, not {request.l1_penalty:g}."
+
+
+def _check_similarity(request: ComposeRequest) -> None:
+    """Refuse a way to compare texts that is unknown or lacks its model.
+
+    Raises:
+        SearchError: naming it.
+    """
+    if request.similarity not in {"tfidf", "embedding"}:
+        message = f"Texts are compared by tfidf or embedding, not by {request.similarity}."
+        raise SearchError(message)
+    if request.similarity == "embedding" and not request.embedding_model:
+        message = "Name the embedding model: a folder, or a name for sentence-transformers."
+        raise SearchError(message)
 
 
 def _check_optimizer(request: ComposeRequest) -> None:

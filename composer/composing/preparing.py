@@ -12,6 +12,7 @@ from composer.adapter import LoraAdapter
 from composer.base_model import Dtype, LoadedBase, load_base
 from composer.compatibility import check_compatibility
 from composer.composing.checking import check_pool
+from composer.composing.embedding import embedding_similarity
 from composer.composing.request import ComposeRequest
 from composer.errors import IncompatibleAdapters, SearchError, Stopped
 from composer.examples import ExampleSplit, split_examples
@@ -26,7 +27,7 @@ from composer.progress import (
 )
 from composer.scoring import Scorer, encode_examples
 from composer.search import finite_losses
-from composer.selection import keep_best, preselect, score_alone
+from composer.selection import Ranking, keep_best, preselect, score_alone
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ def load_pool(
             request.selection,
             n_candidates=request.n_candidates,
             seed=request.seed,
+            ranking=_ranking(request),
         )
     else:
         members = [member for member in request.pool if hand.get(member.name)]
@@ -108,6 +110,13 @@ def load_pool(
     ]
     check_pool(base, pool)
     return pool
+
+
+def _ranking(request: ComposeRequest) -> Ranking | None:
+    """Load the embedding model where it is asked for and the selection reads texts."""
+    if request.similarity == "tfidf" or request.selection not in {"similar", "screened"}:
+        return None
+    return embedding_similarity(request.embedding_model, request.device)
 
 
 def fit_scorer(work: Work, base: LoadedBase) -> Scorer:

@@ -13,6 +13,8 @@ from composer.inspection import AdapterSummary
 from composer.report import Report
 from composer.selection import PoolMember, Selection
 
+Similarity = Literal["tfidf", "embedding"]
+
 
 @dataclass(frozen=True)
 class ComposeRequest:
@@ -24,6 +26,8 @@ class ComposeRequest:
     `optimizer="gradient"` learns the weights with gradients; then `weight_blocks` of 2 or more give
     each adapter a weight for each block of layers. `num_workers` is how many candidates nevergrad
     is asked for at once.
+    `similarity="embedding"` compares texts by the model in the folder `embedding_model`, or by
+    that name where sentence-transformers is installed.
     `folds` of 2 or more add a cross-validated score of the search, for as many more searches.
     """
 
@@ -34,6 +38,8 @@ class ComposeRequest:
     prompt_format: Literal["plain", "chat"] = "plain"
     merge_method: Literal["concat", "factor", "svd"] = "concat"
     selection: Selection = "screened"
+    similarity: Similarity = "tfidf"
+    embedding_model: str = ""
     n_candidates: int = 8
     optimizer: str = "greedy+gn"
     num_workers: int = 1

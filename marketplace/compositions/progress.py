@@ -25,6 +25,7 @@ PHASES = {
     "scoring": "Answering rows for the report",
     "writing": "Writing the adapter",
 }
+TRAINED, GRADIENTS = "LoRA trained on your rows", "with gradients"
 ANNOUNCED = 10  # a screen reader hears of every tenth evaluation
 LEAST_TO_GUESS = 3
 
@@ -58,7 +59,8 @@ class JobProgress:
     @property
     def budget(self) -> int:
         """Evaluations that the search may take."""
-        return self.job.budget if self.job.is_searched else 1
+        # A quick LoRA is tried once, after the search.
+        return (self.job.budget if self.job.is_searched else 1) + self.job.quick_lora
 
     @property
     def phase(self) -> str:
@@ -95,26 +97,37 @@ def read_progress(job: CompositionJob) -> JobProgress:
         job=job,
         evaluations=evaluations,
         best=best,
-        weights=_read_weights(job, best),
+        weights=_read_weights(job, evaluations, best),
         place=_read_place(job),
         seconds_left=_guess_seconds_left(job, evaluations, timezone.now()),
     )
 
 
-def _read_weights(job: CompositionJob, best: Evaluation | None) -> list[WeightRow]:
-    """Candidates in the search's order, the best alone first, with the best weights so far."""
+def _read_weights(
+    job: CompositionJob, evaluations: Sequence[Evaluation], best: Evaluation | None
+) -> list[WeightRow]:
+    """Candidates in the search's order, the best alone first, with the best weights so far.
+
+    A LoRA that was trained on the rows comes last, though it is no adapter of the catalogue.
+    """
     items = list(job.ingredients.select_related("revision__adapter__owner"))
     found = [item for item in items if item.weight is not None]
     if found:
         found.sort(key=_by_screening)
-        return [_weight_row(item, float(item.weight or 0)) for item in found]
+        rows = [_weight_row(item, float(item.weight or 0)) for item in found]
+        quick = (job.recipe or {}).get("quick_lora")
+        return [*rows, WeightRow(TRAINED, quick["weight"], "", GRADIENTS)] if quick else rows
     if best is None or not best.weights:
         return []
     screened = sorted(
         (item for item in items if item.screening_loss is not None), key=_by_screening
     )
-    pairs = zip(screened, best.weights, strict=False)
-    return [_weight_row(item, float(weight)) for item, weight in pairs]
+    # Only the evaluation after a training has a weight more than the first one of the search.
+    n = len(evaluations[0].weights) or len(best.weights)
+    pairs = zip(screened, best.weights[:n], strict=False)
+    rows = [_weight_row(item, float(weight)) for item, weight in pairs]
+    trained = [WeightRow(TRAINED, float(weight), "", GRADIENTS) for weight in best.weights[n:]]
+    return rows + trained
 
 
 def _by_screening(item: Ingredient) -> tuple[float, int]:

@@ -585,3 +585,30 @@ def test_several_candidates_are_asked_for_at_once(make_request: Make, tmp_path: 
     assert one.evaluations_spent == many.evaluations_spent
     assert many.recipe["num_workers"] == 4
     assert one.recipe["num_workers"] == 1
+
+
+def test_texts_can_be_compared_by_an_embedding_model(
+    make_request: Make, seq2seq_folder: Path
+) -> None:
+    request = make_request(
+        selection="similar", similarity="embedding", embedding_model=str(seq2seq_folder)
+    )
+    told = "\n".join(f"{row.input} {row.output}" for row in ROWS[:5])
+    pool = [replace(item, card_text="" if i else told) for i, item in enumerate(request.pool)]
+    result = compose(replace(request, pool=tuple(pool), n_candidates=1))
+    assert result.names == ("own/0",)
+    assert result.recipe["similarity"] == "embedding"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"similarity": "embedding"}, "Name the embedding model"),
+        ({"similarity": "guess"}, "tfidf or embedding"),
+    ],
+)
+def test_an_embedding_needs_a_model(
+    changes: dict[str, object], words: str, make_request: Make
+) -> None:
+    with pytest.raises(SearchError, match=words):
+        compose(make_request(**changes))

@@ -88,6 +88,30 @@ def test_a_running_job_shows_search_and_weights(client, alice, job):
     assert "claimed by a worker" in page
 
 
+def test_a_trained_lora_is_weighed_beside_the_adapters(client, alice, job):
+    CompositionJob.objects.filter(pk=job.pk).update(quick_lora=True, optimizer="gradient")
+    search(job)
+    job.evaluations.filter(number=0).update(weights=[0.0, 0.0])
+    job.evaluations.filter(number=12).update(weights=[1.2, -0.5, 0.5])
+    client.force_login(alice)
+    page = page_of(client, job, "/progress")
+    assert "LoRA trained on your rows" in page
+    assert "of 41</span>" in page
+    assert "adapter-a" not in page  # two candidates and the LoRA, in the order of the search
+
+
+def test_a_finished_job_tells_of_gradients_and_memory(client, alice, job):
+    finish(job)
+    CompositionJob.objects.filter(pk=job.pk).update(
+        quick_lora=True, peak_memory=1_500_000_000, recipe={"quick_lora": {"weight": 0.5}}
+    )
+    client.force_login(alice)
+    page = page_of(client, job)
+    assert "LoRA trained on your rows" in page
+    assert "for a small LoRA on the fit rows" in page
+    assert "at the peak" in page
+
+
 def test_a_finished_job_shows_its_report(client, alice, job):
     finish(job)
     client.force_login(alice)
