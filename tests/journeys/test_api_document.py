@@ -17,7 +17,7 @@ from tests.stack import PROJECT, Stack
 pytestmark = [
     pytest.mark.journey,
     pytest.mark.real_model,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed here"),
 ]
 
@@ -41,7 +41,7 @@ def test_every_command_of_it_works(stack: Stack, tmp_path: Path):
         },
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -36,6 +36,7 @@ def test_it_works(capsys) -> None:
 
 def test_the_same_name_again_changes_it(tmp_path) -> None:
     call_command("add_base_model", "org/model", "--hub", "org/model", "--revision", "abc")
+    (tmp_path / "config.json").write_text("{}")
     call_command("add_base_model", "org/model", "--folder", str(tmp_path), "--alias", "m")
     base_model = BaseModel.objects.get()
     assert (base_model.source_kind, base_model.location) == ("folder", str(tmp_path))
@@ -55,6 +56,7 @@ def test_a_package_with_a_gguf() -> None:
     [
         (["--hub", "x", "--licence", "nonsense"], "no licence we know"),
         (["--hub", "x" * 400], "at most 300"),
+        (["--folder", "/nowhere/at/all"], r"no config\.json in /nowhere/at/all"),
         ([], "one of the arguments"),
     ],
 )

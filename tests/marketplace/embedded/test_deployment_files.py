@@ -36,6 +36,55 @@ def test_every_variable_of_the_site_is_a_setting():
     assert {"SECRET_KEY", "DATABASE_URL", "CELERY_BROKER_URL", "CACHE_URL"} <= set(site)
 
 
+def test_every_variable_of_the_site_is_explained():
+    services = load("docker-compose.yml")["services"]
+    listed = read("docs/settings.md")
+    for name in ("migrate", "web", "worker", "clock"):
+        for variable in services[name]["environment"]:
+            assert f"`{variable}`" in listed, variable
+    for variable in re.findall(r"^ +([A-Z_]+)=/srv", read("Dockerfile"), re.MULTILINE):
+        assert f"`{variable}`" in listed, variable
+
+
+def test_each_process_runs_what_it_is_named_for():
+    services = load("docker-compose.yml")["services"]
+    assert "worker" in services["worker"]["command"]
+    assert "beat" in services["clock"]["command"]
+    assert "migrate" in services["migrate"]["command"]
+    assert "command" not in services["web"]  # the image's own
+    assert '"marketplace.asgi:application"' in read("Dockerfile")
+    assert services["worker"]["stop_signal"] == "SIGQUIT"
+
+
+def test_what_must_survive_is_in_named_volumes():
+    compose = load("docker-compose.yml")
+    for name in ("database", "queue", "web", "worker", "clock"):
+        for volume in compose["services"][name]["volumes"]:
+            assert volume.split(":")[0] in compose["volumes"], name
+    assert compose["services"]["web"]["volumes"] == compose["services"]["worker"]["volumes"]
+    assert "DATA_DIR=/srv/data" in read("Dockerfile")
+    assert compose["services"]["web"]["volumes"] == ["site-data:/srv/data"]
+
+
+def test_nothing_listens_beyond_this_machine_by_default():
+    services = load("docker-compose.yml")["services"]
+    assert services["web"]["ports"] == ["${WEB_BIND:-127.0.0.1:8000}:8000"]
+    assert [name for name in services if "ports" in services[name]] == ["web"]
+
+
+def test_the_build_sees_what_it_copies_and_nothing_secret():
+    ignored = read(".dockerignore").splitlines()
+    allowed = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    copied = {
+        word
+        for line in read("Dockerfile").splitlines()
+        if re.match(r"COPY [a-z]", line)
+        for word in line.split()[1:-1]
+    }
+    assert "*" in ignored
+    assert allowed == copied
+
+
 def test_every_substituted_variable_is_a_setting():
     used = set(re.findall(r"\$\{([A-Z_]+)", (PROJECT / "docker-compose.yml").read_text()))
     assert used - settings_names() - NOT_OURS == set()

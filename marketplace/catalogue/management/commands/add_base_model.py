@@ -84,6 +84,8 @@ def _read_fields(options: dict[str, Any]) -> dict[str, Any]:
         return fields | {"source_kind": KIND.HUB, "location": options["hub"]}
     if options["folder"]:
         location = str(Path(options["folder"]).resolve())
+        if not Path(location, "config.json").is_file():
+            raise CommandError(f"There is no config.json in {location}. Name the model's folder.")
         return fields | {"source_kind": KIND.FOLDER, "location": location}
     package, file = options["gguf"]
     return fields | {"source_kind": KIND.GGUF_PACKAGE, "location": package, "file": file}
