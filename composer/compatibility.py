@@ -6,6 +6,8 @@ told in `composer.merging`.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
@@ -76,6 +78,18 @@ def check_compatibility(summaries: Mapping[str, AdapterSummary]) -> Compatibilit
         fits=_fits(summaries),
         concat_rank=_concat_rank(summaries),
     )
+
+
+def shape_key(summary: AdapterSummary) -> str:
+    """Return a word that is equal for adapters of one base and task that factor merging fits.
+
+    A catalogue keeps it beside each adapter and finds the ones that go together by comparing it.
+    """
+    shape = [
+        (path, rank, float(summary.alpha_of(path)), round(summary.scaling_of(path), 9))
+        for path, rank in sorted(summary.modules.items())
+    ]
+    return hashlib.sha256(json.dumps(shape).encode()).hexdigest()
 
 
 def _reasons(

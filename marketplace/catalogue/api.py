@@ -53,6 +53,8 @@ SEARCH_PARAMETERS = [
     OpenApiParameter("mode", str, enum=["words", "examples"]),
     OpenApiParameter("rows", str, description="With mode=examples: rows to resemble."),
     *(OpenApiParameter(name, str, many=True, explode=True) for name in FILTERS),
+    OpenApiParameter("fits", str, description="owner/name: only what composes with it."),
+    OpenApiParameter("by", str, enum=["factor"], description="With fits: by this merge method."),
     OpenApiParameter("rank_min", int),
     OpenApiParameter("rank_max", int),
     OpenApiParameter("sort", str, enum=[*SORTS, "best"]),

@@ -163,9 +163,14 @@ class Adapter(models.Model):
     # Copied from `latest`, so that a page of 100,000 adapters is filtered and counted in one table.
     rank = models.PositiveIntegerField(null=True, blank=True, editable=False)
     targets_key = models.CharField(max_length=300, blank=True, editable=False)
+    peft_task = models.CharField(max_length=40, blank=True, editable=False)
+    shape_key = models.CharField(
+        max_length=64, blank=True, editable=False, help_text="Equal where factor merging fits."
+    )
     weights_size = models.BigIntegerField(null=True, blank=True, editable=False)
     likes = models.PositiveIntegerField(default=0, editable=False)
     downloads = models.PositiveBigIntegerField(default=0, editable=False)
+    trending = models.FloatField(default=0, editable=False, help_text="See services.counting.")
     # Database triggers (migration 0001) keep these two in step with the columns, tags and samples.
     search = SearchVectorField(null=True, editable=False)
     search_text = models.TextField(blank=True, editable=False, help_text="For trigrams.")
@@ -190,6 +195,7 @@ class Adapter(models.Model):
             models.Index(fields=["-downloads", "-id"], name="adapter_most_used"),
             models.Index(fields=["-updated_at", "-id"], name="adapter_newest"),
             models.Index(fields=["-likes", "-id"], name="adapter_most_liked"),
+            models.Index(fields=["-trending", "-id"], name="adapter_trending"),
             models.Index(fields=["-created_at", "-id"], name="adapter_youngest"),
             models.Index(Lower("full_name"), name="adapter_address"),
             GinIndex(
@@ -465,3 +471,14 @@ class DownloadCount(models.Model):
 
     def __str__(self) -> str:
         return f"{self.adapter_id} {self.day}: {self.count}"
+
+
+class NewDownload(models.Model):
+    """A download that is not counted yet; `services.add_up_downloads` takes it from here."""
+
+    # No foreign key: it would lock the adapter's row for each download.
+    adapter_id = models.BigIntegerField()
+    day = models.DateField()
+
+    def __str__(self) -> str:
+        return f"{self.adapter_id} {self.day}"

@@ -1,4 +1,4 @@
-"""What workers do for the shelf: read base models, and clear away what nothing refers to."""
+"""What workers do for the shelf: read base models, count, and clear away what nothing needs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from marketplace.blobs.models import Blob
 from marketplace.catalogue.models import BaseModel, RevisionFile
+from marketplace.catalogue.services import counting
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,12 @@ def compute_module_table(base_model_id: int) -> None:
     base_model = BaseModel.objects.filter(pk=base_model_id).first()
     if base_model is not None:
         fill_module_table(base_model)
+
+
+@shared_task
+def add_up_downloads() -> int:
+    """Count the downloads of the last seconds; returns how many batches they were."""
+    return counting.add_up_downloads()
 
 
 @shared_task

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -32,15 +33,19 @@ MAX_FILTERS = 20
 MAX_WORDS = 200
 SORTS = {
     "downloads": "downloads",
-    "trendingScore": "downloads",
-    "trending_score": "downloads",
+    "trendingScore": "trending",
+    "trending_score": "trending",
     "likes": "likes",
     "lastModified": "updated_at",
     "last_modified": "updated_at",
     "createdAt": "created_at",
     "created_at": "created_at",
 }
-_MOMENTS = frozenset({"updated_at", "created_at"})
+_TYPES: dict[str, Callable[[Any], Any]] = {
+    "updated_at": datetime.fromisoformat,
+    "created_at": datetime.fromisoformat,
+    "trending": float,
+}
 _PURPOSES = {TEXT_GENERATION: False, TEXT_TO_TEXT: True}
 
 
@@ -52,21 +57,25 @@ class Page:
     size: int
     after: tuple[Any, int] | None
 
-    def cut(self, rows: AdapterQuerySet) -> AdapterQuerySet:
+    def cut(self, rows: AdapterQuerySet) -> list[Adapter]:
         """Return the rows of this page and one more, which tells that there is another page."""
-        rows = rows.order_by(f"-{self.column}", "-pk")
-        if self.after is not None:
-            value, pk = self.after
-            # The first condition alone lets the index begin at the right place.
-            rows = rows.filter(**{f"{self.column}__lte": value}).exclude(
-                **{self.column: value, "pk__gte": pk}
-            )
-        return rows[: self.size + 1]
+        found: list[Adapter] = []
+        for part in self._parts(rows.order_by(f"-{self.column}", "-pk")):
+            found += part[: self.size + 1 - len(found)]
+        return found
+
+    def _parts(self, rows: AdapterQuerySet) -> Iterable[AdapterQuerySet]:
+        """First the equals of the row, then what comes after them; each begins in the index."""
+        if self.after is None:
+            return [rows]
+        value, pk = self.after
+        equals = rows.filter(**{self.column: value, "pk__lt": pk})
+        return [equals, rows.filter(**{f"{self.column}__lt": value})]
 
     def cursor_after(self, adapter: Adapter) -> str:
         """Name the place after this row."""
         value = getattr(adapter, self.column)
-        value = value.isoformat() if self.column in _MOMENTS else value
+        value = value.isoformat() if isinstance(value, datetime) else value
         return base64.urlsafe_b64encode(json.dumps([value, adapter.pk]).encode()).decode()
 
 
@@ -155,7 +164,6 @@ def _read_cursor(cursor: str, column: str) -> tuple[Any, int] | None:
         return None
     try:
         value, pk = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-        value = datetime.fromisoformat(value) if column in _MOMENTS else int(value)
-        return value, int(pk)
+        return _TYPES.get(column, int)(value), int(pk)
     except (ValueError, TypeError, binascii.Error):
         raise BadRequest("This cursor is none of ours. Begin again without it.") from None

@@ -125,4 +125,5 @@ ORDERS = {
     "gain": Order(Coalesce("gain", Value(NO_GAIN, FloatField())), _measure),
     "newest": Order(F("updated_at"), _moment),
     "liked": Order(F("likes"), _number),
+    "trending": Order(F("trending"), _measure),
 }

@@ -28,7 +28,7 @@ from django.db.models import (
 from marketplace.catalogue.models import Adapter, Sample
 from marketplace.catalogue.querysets import AdapterQuerySet
 from marketplace.catalogue.search.cursors import ORDERS
-from marketplace.catalogue.search.query import FILTERS, CatalogueQuery
+from marketplace.catalogue.search.query import FACTOR, FILTERS, CatalogueQuery, Fit
 from marketplace.catalogue.search.resemblance import rank_by_resemblance
 
 CONFIG = "catalogue"
@@ -97,11 +97,32 @@ def filter_adapters(
             rows = rows.filter(pk__in=_having_all(values))
         else:
             rows = rows.filter(**{f"{column}__in": values})
+    if query.fits:
+        rows = _keep_fitting(rows, query)
     if query.rank_min is not None:
         rows = rows.filter(rank__gte=query.rank_min)
     if query.rank_max is not None:
         rows = rows.filter(rank__lte=query.rank_max)
     return rows
+
+
+def _keep_fitting(rows: AdapterQuerySet, query: CatalogueQuery) -> AdapterQuerySet:
+    """Keep what composes with the adapter named, as `composer.compatibility` has it."""
+    fit = query.fit
+    if fit is None or fit.base_model_id is None:
+        return rows.filter(pk=0)  # none(), but as a query that can be counted
+    rows = rows.filter(base_model_id=fit.base_model_id, latest__isnull=False).exclude(pk=fit.pk)
+    if fit.peft_task:  # an unknown task goes with any
+        rows = rows.filter(peft_task__in=(fit.peft_task, ""))
+    return rows.filter(shape_key=fit.shape_key) if query.by == FACTOR else rows
+
+
+def find_fit(visible: AdapterQuerySet, full_name: str) -> Fit | None:
+    """Return what composing with this adapter asks for; None where the visitor sees no such one."""
+    owner, _, name = full_name.partition("/")
+    columns = ("pk", "base_model_id", "peft_task", "shape_key")
+    row = visible.named(owner, name).filter(latest__isnull=False).values_list(*columns).first()
+    return Fit(*row) if row else None
 
 
 def keep_ids(rows: AdapterQuerySet, ids: Iterable[int]) -> AdapterQuerySet:

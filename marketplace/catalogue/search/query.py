@@ -33,13 +33,25 @@ FILTERS = {
 }
 SORTS = {
     "used": "Most used",
+    "trending": "Trending",
     "gain": "Best gain",
     "newest": "Newest",
     "liked": "Most liked",
 }
 _CURSOR = re.compile(r"[A-Za-z0-9_-]{1,200}\Z")
+FACTOR = "factor"
 BEST = "best"  # only where words or examples were given
 BEST_LABEL = "Best match"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What an adapter must share with another one, so that the two can be composed."""
+
+    pk: int
+    base_model_id: int | None
+    peft_task: str
+    shape_key: str
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,9 @@ class CatalogueQuery:
     filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rank_min: int | None = None
     rank_max: int | None = None
+    fits: str = ""  # owner/name of the adapter that those found can be composed with
+    by: str = ""  # "factor": by the merge method that asks for the same shape
+    fit: Fit | None = None  # what `fits` names, where the visitor may know of it
     sort: str = "used"
     page: int = 1  # of old addresses; pages lead to each other by `cursor`
     cursor: str = ""
@@ -65,7 +80,9 @@ class CatalogueQuery:
     def is_narrowed(self) -> bool:
         """Whether anything at all is asked for."""
         ranks = (self.rank_min, self.rank_max)
-        return bool(self.text or self.filters) or any(rank is not None for rank in ranks)
+        return bool(self.text or self.filters or self.fits) or any(
+            rank is not None for rank in ranks
+        )
 
     def sort_choices(self) -> dict[str, str]:
         """Return the sorts that make sense here, the default first."""
@@ -80,6 +97,8 @@ class CatalogueQuery:
         first = replace(self, page=1, cursor="")
         if name == "rank":
             return replace(first, rank_min=None, rank_max=None)
+        if name == "fits":
+            return replace(first, fits="", by="", fit=None)
         if name == "q":
             return replace(first, words="", examples="", mode="words")
         left = tuple(item for item in self.chosen(name) if value is not None and item != value)
@@ -99,6 +118,7 @@ class CatalogueQuery:
         for name, rank in (("rank_min", query.rank_min), ("rank_max", query.rank_max)):
             if rank is not None:
                 pairs.append((name, str(rank)))
+        pairs += [(name, text) for name in ("fits", "by") if (text := getattr(query, name))]
         choices = query.sort_choices()
         if query.sort in choices and query.sort != next(iter(choices)):
             pairs.append(("sort", query.sort))
@@ -118,6 +138,8 @@ def read_query(data: QueryDict) -> CatalogueQuery:
         examples=_clean(data.get("rows", ""), keep_lines=True)[:MAX_EXAMPLES],
         mode="examples" if data.get("mode") == "examples" else "words",
         filters={name: values for name, values in filters.items() if values},
+        fits=(fits := _clean(data.get("fits", ""))[:MAX_WORDS]),
+        by=FACTOR if fits and data.get("by") == FACTOR else "",
         rank_min=_read_number(data.get("rank_min"), MAX_RANK),
         rank_max=_read_number(data.get("rank_max"), MAX_RANK),
         page=_read_number(data.get("page"), MAX_PAGE) or 1,

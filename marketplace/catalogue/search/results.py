@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.contrib.auth.models import AnonymousUser
 
@@ -13,6 +13,7 @@ from marketplace.catalogue.querysets import AdapterQuerySet
 from marketplace.catalogue.search.facets import Facet, count_facets, label_value
 from marketplace.catalogue.search.matching import (
     filter_adapters,
+    find_fit,
     keep_ids,
     match_text,
 )
@@ -53,6 +54,8 @@ def search(
 ) -> SearchResults:
     """Find what this user may see and asked for; a page beyond the last gives the last."""
     visible = Adapter.objects.visible_to(user)
+    if query.fits:
+        query = replace(query, fit=find_fit(visible, query.fits))
     scores = match_text(visible, query)
     rows = visible if scores is None else keep_ids(visible, scores)
     total, facets = count_facets(rows, query)
@@ -83,6 +86,9 @@ def list_chips(query: CatalogueQuery) -> tuple[Chip, ...]:
             Chip(name, label_value(name, value), query.without(name, value))
             for value in query.chosen(name)
         ]
+    if query.fits:
+        how = " by factor" if query.by else ""
+        chips.append(Chip("fits", f"composes with {query.fits}{how}", query.without("fits")))
     if query.rank_min is not None or query.rank_max is not None:
         low, high = query.rank_min or 1, query.rank_max
         label = f"rank {low} to {high}" if high else f"rank {low} and more"

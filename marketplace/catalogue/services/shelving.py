@@ -9,6 +9,7 @@ from __future__ import annotations
 from django.db import transaction
 from django.utils import timezone
 
+from composer.compatibility import shape_key
 from marketplace.accounts.models import User
 from marketplace.catalogue.models import Adapter, Revision
 from marketplace.catalogue.services.cards import CardFields, update_card
@@ -26,6 +27,9 @@ def point_latest(adapter: Adapter) -> None:
     adapter.latest = latest
     adapter.rank = latest.rank if latest else None
     adapter.targets_key = latest.targets_key if latest else ""
+    summary = latest.adapter_summary if latest else None
+    adapter.peft_task = (summary.task_type or "") if summary else ""
+    adapter.shape_key = shape_key(summary) if summary else ""
     adapter.weights_size = latest.weights_size if latest else None
     if latest:
         adapter.base_model = latest.base_model

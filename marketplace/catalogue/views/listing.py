@@ -9,7 +9,7 @@ from django.views.decorators.http import require_safe
 from marketplace.accounts.models import User
 from marketplace.catalogue.models import Adapter, Tag
 from marketplace.catalogue.search import read_query, search
-from marketplace.catalogue.search.query import MAX_EXAMPLES, CatalogueQuery
+from marketplace.catalogue.search.query import FACTOR, MAX_EXAMPLES, CatalogueQuery
 from marketplace.catalogue.tray import read_tray
 
 MAX_SUGGESTIONS = 20
@@ -27,6 +27,8 @@ def list_adapters(request: HttpRequest) -> HttpResponse:
         "results": results,
         "query": query,
         "page_query": f"{encoded}&" if encoded else "",
+        "same_shape": query.encode(page=1, cursor="", by=FACTOR),
+        "any_method": query.encode(page=1, cursor="", by=""),
         "sorts": query.sort_choices(),
         "tray": read_tray(request),
         "max_examples": MAX_EXAMPLES,

@@ -14,6 +14,7 @@ from marketplace.accounts.models import User
 from marketplace.catalogue import services
 from marketplace.catalogue.models import Adapter, Lineage, Revision
 from marketplace.catalogue.services import CardFields, NewRevision, Parent, PublishError
+from marketplace.catalogue.tasks import add_up_downloads
 from tests.factories import (
     make_adapter,
     make_base_model,
@@ -391,6 +392,7 @@ class TestRaces:
         calls: list[Callable[[], Any]] = [partial(services.like, adapter, u) for u in users]
         calls += [lambda: services.count_download(adapter)] * 4
         self.run(calls)
+        self.run([add_up_downloads] * 4)
         adapter.refresh_from_db()
         assert (adapter.likes, adapter.downloads) == (4, 4)
         assert adapter.download_days.get().count == 4

@@ -7,7 +7,9 @@ import pytest
 import redis
 from django.contrib.auth.models import AnonymousUser
 from django.http import QueryDict
+from django.test import Client
 
+from composer.compatibility import check_compatibility
 from composer.examples import Example
 from marketplace.catalogue import services
 from marketplace.catalogue.models import Adapter
@@ -264,3 +266,67 @@ class TestCache:
         monkeypatch.setattr(facets_module, "CACHED_FROM", 0)
         monkeypatch.setattr(facets_module, "cache", SimpleNamespace(get=fail, set=fail))
         assert find().total == 3
+
+
+class TestFits:
+    """What composes with an adapter, as `composer.compatibility` has it."""
+
+    @pytest.fixture
+    def relatives(self) -> SimpleNamespace:
+        bob = make_user("bob")
+        return SimpleNamespace(
+            bob=bob,
+            subject=make_adapter(bob, "subject"),
+            twin=make_adapter(bob, "twin"),
+            wide=make_adapter(bob, "wide", rank=8),
+            narrow=make_adapter(bob, "narrow", targets=("k_proj",)),
+            foreign=make_adapter(bob, "foreign", base_model=make_base_model("org/other")),
+        )
+
+    def test_it_works(self, relatives) -> None:
+        assert sorted(names(find("fits=bob/subject"))) == ["narrow", "twin", "wide"]
+        assert names(find("fits=bob/subject&by=factor")) == ["twin"]
+
+    def test_it_says_what_the_composer_says(self, relatives) -> None:
+        subject = relatives.subject.latest.adapter_summary
+        for by, method in (("", "concat"), ("factor", "factor")):
+            found = set(names(find(f"fits=bob/subject&by={by}")))
+            for adapter in (relatives.twin, relatives.wide, relatives.narrow, relatives.foreign):
+                pair = {"a": subject, "b": adapter.latest.adapter_summary}
+                allowed = method in check_compatibility(pair).allowed
+                assert (adapter.name in found) == allowed
+
+    def test_an_unknown_task_goes_with_any(self, relatives) -> None:
+        Adapter.objects.filter(pk=relatives.twin.pk).update(peft_task="")
+        Adapter.objects.filter(pk=relatives.wide.pk).update(peft_task="SEQ_2_SEQ_LM")
+        assert sorted(names(find("fits=bob/subject"))) == ["narrow", "twin"]
+
+    @pytest.mark.parametrize("name", ["bob/missing", "bob", "/", "bob/subject/x"])
+    def test_what_nobody_sees_fits_nothing(self, relatives, name: str) -> None:
+        results = find(f"fits={name}")
+        assert (results.total, results.query.fit) == (0, None)
+        assert results.remedy is not None
+        assert results.remedy[1] == 5
+
+    def test_a_private_adapter_tells_nothing_to_others(self, relatives) -> None:
+        Adapter.objects.filter(pk=relatives.subject.pk).update(visibility="private")
+        assert find("fits=bob/subject").total == 0
+        assert find("fits=bob/subject", relatives.bob).total == 3
+
+    def test_it_goes_with_words_facets_and_chips(self, relatives) -> None:
+        results = find("fits=bob/subject&by=factor&owner=bob&q=twin")
+        assert names(results) == ["twin"]
+        addresses = {chip.label: chip.address for chip in results.chips}
+        assert addresses["composes with bob/subject by factor"] == "?q=twin&owner=bob"
+        assert results.query.encode() == "q=twin&owner=bob&fits=bob%2Fsubject&by=factor"
+        assert find("by=factor").query.encode() == ""
+
+    def test_the_pages_lead_there(self, relatives) -> None:
+        page = Client().get("/bob/subject").content.decode()
+        assert 'href="/adapters?fits=bob/subject"' in page
+        found = Client().get("/adapters?fits=bob/subject").content.decode()
+        assert "?fits=bob%2Fsubject&amp;by=factor" in found
+        assert 'name="fits" value="bob/subject"' in found
+        only = Client().get("/adapters?fits=bob/subject&by=factor").content.decode()
+        assert "every merge method" in only
+        assert "not for you" in Client().get("/adapters?fits=bob/none").content.decode()
