@@ -263,6 +263,19 @@ def test_a_snippet_says_where_the_token_goes(gated, client):
     assert "Authorization: Bearer $TOKEN" in text_of(client.get(f"{PAGE}?client=curl"))
 
 
+def test_an_adapter_without_a_readme_has_no_conditions(owner, asker):
+    files = tiny_adapter_files(seed=7)
+    del files["README.md"]
+    adapter = make_adapter(owner, "bare", files=files)
+    services.set_gate(adapter, "manual", by=owner)
+    assert 'id="conditions"' not in text_of(sign_in(asker).get("/ann/bare"))
+
+
+def test_whoever_is_not_let_in_has_no_button_for_the_tray(gated, owner, asker):
+    assert "Add to tray" not in text_of(sign_in(asker).get(PAGE))
+    assert "Add to tray" in text_of(sign_in(owner).get(PAGE))
+
+
 class TestApi:
     def headers(self, user: User, scope: str = "write") -> dict[str, str]:
         expires_at = timezone.now() + timedelta(days=1)

@@ -105,6 +105,7 @@ def test_a_private_repository_is_not_found(client, gated, alice, as_alice, as_bo
         ({"status": "accepted"}, 404),
         ({"user": "bob", "status": "maybe"}, 400),
         ({"user": ["bob"], "status": "accepted"}, 400),
+        ({"user": "bob"}, 400),
     ],
 )
 def test_what_cannot_be_decided_is_told(client, gated, bob, as_alice, body, status):
