@@ -65,6 +65,8 @@ def make_recipe(  # noqa: PLR0913
         "seed": request.seed,
         "weight_bound": request.weight_bound,
         "l1_penalty": request.l1_penalty,
+        "prior": "mean" if request.stays_near_mean else "zero",
+        "prior_penalty": request.prior_penalty,
         "svd_rank": request.svd_rank,
         "svd_error": svd_error,
         "prompt_format": request.prompt_format,
@@ -195,7 +197,7 @@ def _method_lines(recipe: Mapping[str, Any]) -> list[str]:
         (
             f"* Search: {optimizer}, {spent.get('search', 0)} evaluations, seed {recipe['seed']}, "
             f"weights within ±{recipe['weight_bound']:g}, "
-            f"penalty {recipe['l1_penalty']:g} mean |w|."
+            f"{_penalty(recipe)}."
         ),
         f"* Merge: `{recipe['merge_method']}`, {_FORMULAS[recipe['merge_method']]}.",
     ]
@@ -212,6 +214,12 @@ def _method_lines(recipe: Mapping[str, Any]) -> list[str]:
         lines.append(f"* Relative error of the SVD: {recipe['svd_error']:.4f}.")
     versions = ", ".join(f"{name} {version}" for name, version in recipe["versions"].items())
     return [*lines, f"* Prompt format: {recipe['prompt_format']}. Versions: {versions}."]
+
+
+def _penalty(recipe: Mapping[str, Any]) -> str:
+    if recipe.get("prior") == "mean":
+        return f"from the mean on, penalty {recipe['prior_penalty']:g} sum (w - 1/N)^2"
+    return f"penalty {recipe['l1_penalty']:g} mean |w|"
 
 
 def _learning_line(recipe: Mapping[str, Any]) -> str:

@@ -119,6 +119,8 @@ _SAME_NAMES = (
     "n_fit",
     "weight_bound",
     "l1_penalty",
+    "prior",
+    "prior_penalty",
     "svd_rank",
     "prompting",
     "folds",

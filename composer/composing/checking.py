@@ -101,6 +101,8 @@ def _wrong_numbers(request: ComposeRequest) -> Iterator[str]:
         yield f"The bound of the weights must be above 0, not {request.weight_bound:g}."
     if not 0 <= request.l1_penalty < math.inf:
         yield f"The penalty on the weights must be 0 or more, not {request.l1_penalty:g}."
+    if not 0 <= request.prior_penalty < math.inf:
+        yield f"The penalty beside the prior must be 0 or more, not {request.prior_penalty:g}."
 
 
 def _check_similarity(request: ComposeRequest) -> None:
@@ -129,6 +131,9 @@ def _check_optimizer(request: ComposeRequest) -> None:
         if request.weight_blocks > 1:
             message = f"Weights by blocks of layers are learned by {GRADIENT} only. Choose it."
             raise SearchError(message)
+    elif request.prior == "mean":
+        message = f"{GRADIENT} begins at the best adapter and takes no prior. Leave it out."
+        raise SearchError(message)
     elif request.merge_method == "factor":
         message = f"{GRADIENT} learns the weights of an exact sum. Choose concat or svd."
         raise IncompatibleAdapters(message)

@@ -15,6 +15,9 @@ from composer.selection import PoolMember, Selection
 
 Similarity = Literal["tfidf", "embedding"]
 
+# Its linear model wants no sparse weights, and the mean of screened candidates is a good start.
+GAUSS_NEWTON = "gauss-newton"
+
 
 @dataclass(frozen=True)
 class ComposeRequest:
@@ -23,6 +26,9 @@ class ComposeRequest:
     `held_out` gives separate rows to judge on; without it `examples` are split, `n_fit` of them to
     fit (None: by their number). `hand_weights` skips the search: adapter name to weight.
     `quick_lora` trains a LoRA on the fit rows, with gradients, and lets it take part.
+    `prior="mean"` starts at the mean of the candidates and holds the weights near it, by
+    `prior_penalty * sum_i (w_i - 1/N)^2`; `"zero"` starts at the best single adapter and holds them
+    sparse, by LoraHub's `l1_penalty * mean_i |w_i|`. `"auto"` is the mean for gauss-newton alone.
     `optimizer="gradient"` learns the weights with gradients; then `weight_blocks` of 2 or more give
     each adapter a weight for each block of layers. `num_workers` is how many candidates nevergrad
     is asked for at once.
@@ -50,6 +56,8 @@ class ComposeRequest:
     held_out: tuple[Example, ...] | None = None
     weight_bound: float = 1.5
     l1_penalty: float = 0.05
+    prior: Literal["auto", "zero", "mean"] = "auto"
+    prior_penalty: float = 0.1
     svd_rank: int | None = None
     hand_weights: Mapping[str, float] | None = None
     prompting: bool = False
@@ -62,6 +70,13 @@ class ComposeRequest:
     exact_case: bool = False
     metric: Literal["auto", "exact_match", "rougeL"] = "auto"
     base_cache: BaseModelCache | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def stays_near_mean(self) -> bool:
+        """Return whether the search begins at the mean of the candidates and is held near it."""
+        if self.prior == "auto":
+            return self.optimizer == GAUSS_NEWTON
+        return self.prior == "mean"
 
 
 @dataclass(frozen=True)

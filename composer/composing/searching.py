@@ -87,6 +87,8 @@ def find_weights(
             l1_penalty=request.l1_penalty,
             start=_start(request, len(candidates)),
             num_workers=request.num_workers,
+            prior=_prior(request, len(candidates)),
+            prior_penalty=request.prior_penalty,
         )
         search = WeightSearch(
             objective,
@@ -179,10 +181,18 @@ class _FitRows:
 
 
 def _start(request: ComposeRequest, n_candidates: int) -> tuple[float, ...] | None:
-    """Start at the best single adapter where candidates were ranked, else at zero as LoraHub."""
+    """Start at the prior; else at the best single adapter, or unranked at zero as LoraHub."""
+    prior = _prior(request, n_candidates)
+    if prior is not None:
+        return prior
     if request.selection != "screened":
         return None
     return (1.0, *[0.0] * (n_candidates - 1))  # the best alone comes first
+
+
+def _prior(request: ComposeRequest, n_candidates: int) -> tuple[float, ...] | None:
+    """Return the weights that the penalty draws to, unless it is LoraHub's, which draws to zero."""
+    return (1 / n_candidates,) * n_candidates if request.stays_near_mean else None
 
 
 def _tell_references(work: Work, objective: _FitRows, n_candidates: int, n_blocks: int = 1) -> None:

@@ -235,6 +235,12 @@ class TestNumbers:
             ({"seed": -1}, ("--seed", -1), "The seed must lie between 0 and"),
             ({"weight_bound": 0.0}, ("--weight-bound", 0), "bound of the weights must be above 0"),
             ({"l1_penalty": float("nan")}, ("--l1-penalty", "nan"), "penalty on the weights"),
+            ({"prior_penalty": -1.0}, ("--prior-penalty", -1), "penalty beside the prior"),
+            (
+                {"prior": "mean", "optimizer": "gradient"},
+                ("--prior", "mean", "--optimizer", "gradient"),
+                "gradient begins at the best adapter and takes no prior",
+            ),
             ({"optimizer": "Oracle"}, ("--optimizer", "Oracle"), "no optimiser called 'Oracle'"),
             (
                 {"hand_weights": {"one": float("nan")}},

@@ -612,3 +612,24 @@ def test_an_embedding_needs_a_model(
 ) -> None:
     with pytest.raises(SearchError, match=words):
         compose(make_request(**changes))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "prior", "start", "penalty"),
+    [
+        ("gauss-newton", "auto", 1 / 3, "from the mean on, penalty 0.1 sum (w - 1/N)^2"),
+        ("gauss-newton", "zero", 0.0, "penalty 0.05 mean |w|"),
+        ("greedy", "auto", 0.0, "penalty 0.05 mean |w|"),
+        ("greedy", "mean", 1 / 3, "from the mean on, penalty 0.1 sum (w - 1/N)^2"),
+    ],
+)
+def test_a_search_begins_at_the_prior_and_the_card_says_so(
+    optimizer: str, prior: str, start: float, penalty: str, make_request: Make
+) -> None:
+    events: list[Progress] = []
+    request = make_request(optimizer=optimizer, prior=prior, budget=8)
+    result = compose(request, events.append)
+    first = next(e for e in events if isinstance(e, EvaluationScored) and e.number == 1)
+    assert first.weights[1:] == pytest.approx([start] * 2)
+    assert penalty in result.card
+    assert result.recipe["prior"] == ("mean" if start else "zero")
