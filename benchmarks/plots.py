@@ -1,6 +1,6 @@
-"""Plots of stored figures as small SVG files: `python -m benchmarks.plots FILE.json`.
+"""Plots of figures as small SVG files: `python -m benchmarks.plots FILE.json` draws stored ones.
 
-Bars of the first table of each shape of `search_speed`, with the floors as lines; measuring is left
+Bars of one evaluation for each shape of `search_speed`, with the floors as lines; measuring is left
 to the benchmarks.
 """
 
@@ -15,7 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reporting import PROJECT
+from benchmarks.reporting import DOCUMENT, PROJECT
 
 IMAGES = PROJECT / "docs" / "images"
 WIDTH, LABEL, BAR, GAP, TOP, EDGE = 760, 250, 18, 8, 44, 70
@@ -62,6 +62,14 @@ def draw_search_speed(data: Mapping[str, Any], folder: Path = IMAGES) -> list[Pa
             path.write_text(draw_bars(table["title"], "ms", values), encoding="utf-8")
             written.append(path)
     return written
+
+
+def show_in_document(images: Sequence[Path], benchmark: str, document: Path = DOCUMENT) -> None:
+    """Put the plots below the tables that `--docs` has just written."""
+    end = f"<!-- end {benchmark} -->"
+    links = "".join(f"![{path.stem.replace('_', ' ')}](images/{path.name})\n\n" for path in images)
+    text = document.read_text(encoding="utf-8")
+    document.write_text(text.replace(end, f"\n{links}{end}"), encoding="utf-8")
 
 
 def _shown_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

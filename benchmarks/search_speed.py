@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import plots
 from benchmarks.reporting import BenchReport, Row, read_options, run_in_child, time_in_turn
 
 N_ADAPTERS = 20
@@ -49,7 +50,10 @@ def main() -> int:
             report_runs(report, shape, measure_runs(folder, repeats))
         folder = str(Path(scratch) / shapes[0])
         report_growth(report, folder, quick=options.quick)
-    return report.finish()
+    code = report.finish()
+    if options.docs:
+        plots.show_in_document(plots.draw_search_speed(report.to_dict()), report.name)
+    return code
 
 
 # ---- what is reported ------------------------------------------------------------------------

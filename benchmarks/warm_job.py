@@ -33,6 +33,7 @@ REPEATS = 5
 POLL_SECONDS = 0.02
 JOB_SECONDS = 600
 OVERHEAD_SECONDS = 1.0
+THREADS = os.environ.get("OMP_NUM_THREADS", "2")  # of the worker, and of composing alone
 FAILURES = ("failed", "cancelled")
 STATE_QUERY = (
     "SELECT state, started_at IS NOT NULL, error FROM compositions_compositionjob WHERE id = %s"
@@ -127,7 +128,8 @@ def _site(folder: Path) -> Iterator[Stack]:
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }
-        site = stack.enter_context(running_stack(folder / "site", number=2))
+        settings = {"OMP_NUM_THREADS": THREADS}
+        site = stack.enter_context(running_stack(folder / "site", number=2, settings=settings))
         site.manage("seed_demo", "--password", "demo demo demo")
         site.start_web()
         site.start_worker()
@@ -140,7 +142,7 @@ def _composer(folder: Path) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [sys.executable, "-c", command],
         cwd=PROJECT,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        env={**os.environ, "OMP_NUM_THREADS": THREADS},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
