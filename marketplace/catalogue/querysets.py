@@ -85,17 +85,19 @@ class RevisionQuerySet(models.QuerySet["Revision"]):
         return self.alias(address=Lower("adapter__full_name")).filter(address=address)
 
     def at(self, label: str) -> Revision | None:
-        """The one that `label` names: v3, a full id, a branch or tag; main is the newest there is.
+        """The one that `label` names: a branch or tag, v3, a full id; main is the newest there is.
 
+        A tag of the owner's called v3 comes before the third version, as it does for hub clients.
         Call it on the revisions of one adapter.
         """
-        if VERSION_LABEL.match(label):
-            return self.filter(number=int(label[1:])).first()
         if FULL_OID.match(label):
             return self.filter(oid=label).first()
         if label in {"main", "latest"}:
             return self.on_shelf().filter(number__isnull=False).order_by("-number").first()
-        return self.filter(refs__name=label).first()
+        named = self.filter(refs__name=label).first()
+        if named or not VERSION_LABEL.match(label):
+            return named
+        return self.filter(number=int(label[1:])).first()
 
 
 def _let_in(user: User | AnonymousUser, prefix: str) -> Q:
