@@ -30,8 +30,8 @@ CHARGED = 3
 _MIB = 1024**2
 # A worker that has loaded its libraries and no base yet.
 RUNTIME_BYTES = 640 * _MIB
-# Up to this size a base searched in half precision is loaded in float32 too, to confirm the best.
-CONFIRM_BYTES = 2 * 1024**3
+# What computing takes beside the figures below: logits, one block in float32, scraps of the heap.
+WORK_BYTES = 160 * _MIB
 # Copies of the layers that candidates change are kept up to this much.
 FOLDED_BYTES = 512 * _MIB
 # Tokens of one forward pass, and of one step of training.
@@ -163,18 +163,19 @@ def _done(job: Any) -> Plan:
 
 
 def _memory(base: BaseModel, plan: Plan) -> int | None:
-    """Return the bytes at the peak: libraries, base, candidates, and one pass over rows."""
+    """Return the bytes at the peak: libraries and base, and the more of loading and computing."""
     if not base.parameter_count:
         return None
     is_half = plan.dtype != CompositionJob.Dtype.FLOAT32
     size = 2 if is_half else 4
-    weights = base.parameter_count * size
-    if is_half and weights <= CONFIRM_BYTES:
-        weights += base.parameter_count * 4
+    # A GGUF is unpacked in float32 before it becomes what is held.
+    is_unpacked = is_half and base.source_kind == BaseModel.SourceKind.GGUF_PACKAGE
+    loading = base.parameter_count * 4 if is_unpacked else 0
     # Screening stacks whole groups of the pool, the search its candidates.
     group = max(plan.n_candidates, STACKED_RANKS // max(1, plan.rank))
     stacked = min(plan.pool, group) * plan.parameters * 4
-    return RUNTIME_BYTES + weights + stacked + _pass_bytes(base, plan, size)
+    computing = WORK_BYTES + stacked + _pass_bytes(base, plan, size)
+    return RUNTIME_BYTES + base.parameter_count * size + max(loading, computing)
 
 
 def _pass_bytes(base: BaseModel, plan: Plan, size: int) -> int:

@@ -14,5 +14,5 @@ OPTIMIZERS: dict[str, str] = {
     "PSO": "particle swarm",
     "OnePlusOne": "(1+1) evolution",
     "Cobyla": "Cobyla",
-    GRADIENT: "gradient descent on the weights (uses gradients)",
+    GRADIENT: "with gradients, by Adam",
 }
