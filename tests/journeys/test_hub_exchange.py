@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
-from tests.stack import Stack, running_stack
+from tests.journeys.chromium import WatchedPage, open_chromium
+from tests.stack import PASSWORD, Stack, running_stack
 
 pytestmark = pytest.mark.journey
 
@@ -36,6 +38,33 @@ def finished(site: Stack, kind: str, token: str, job: dict[str, Any]) -> dict[st
         return seen if seen["state"] in {"succeeded", "failed", "cancelled"} else None
 
     return site.wait_for(f"the end of {kind}", probe, seconds=60)
+
+
+@pytest.mark.browser
+def test_an_import_is_watched_on_its_page(stack: Stack, second: Stack):
+    ((name,),) = stack.sql(
+        "SELECT max(full_name) FROM catalogue_adapter WHERE latest_id > 0 AND visibility = 'public'"
+    )
+    second.make_user("watcher")
+    with open_chromium() as browser:
+        tab = WatchedPage(browser, second.url)
+        tab.sign_in("watcher", PASSWORD)
+        tab.page.goto("/upload")
+        tab.page.get_by_role("link", name="Import from a hub").click()
+        tab.page.get_by_label("Repository").fill(f"{stack.url}/{name}")
+        tab.page.get_by_label("Its name here").fill("watched")
+        tab.page.get_by_role("button", name="Import").click()
+        tab.page.wait_for_url("**/imports/*")
+
+        # No reload here: the page follows the job by itself.
+        link = tab.page.get_by_role("link", name="watcher/watched v1")
+        expect(link).to_be_visible(timeout=60_000)
+        assert tab.examine() == []
+        link.click()
+        expect(tab.page.locator("#use")).to_contain_text("watcher/watched")
+        expect(tab.page.locator("#use-token")).to_contain_text("private")
+        assert tab.complaints == []
+        tab.close()
 
 
 def test_an_adapter_goes_from_one_marketplace_to_the_other_and_back(stack: Stack, second: Stack):
