@@ -43,6 +43,13 @@ def test_each_task_that_can_be_called_exists(task):
     assert task in current_app.tasks
 
 
+def test_each_task_of_the_clock_exists(settings):
+    current_app.loader.import_default_modules()
+    scheduled = {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()}
+
+    assert scheduled - set(current_app.tasks) == set()
+
+
 def test_the_addresses_of_health_exist():
     for path in re.findall(r"^- `(/\w+)`", TEXT, re.MULTILINE):
         assert resolve(path)
