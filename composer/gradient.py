@@ -47,13 +47,16 @@ class GradientSettings:
     """How to learn; `budget` counts evaluations beside number 0, the base alone.
 
     The learning rate falls linearly to zero. `batch_tokens` bounds the padded tokens of one pass;
-    of many rows the gradients of several passes are added up.
+    of many rows the gradients of several passes are added up. The penalty is that of every search:
+    `l1_penalty * mean_i |w_i|`, or with a prior `prior_penalty * sum_i (w_i - prior_i)^2`.
     """
 
     budget: int
     weight_bound: float = 1.5
     l1_penalty: float = 0.05
     start: tuple[float, ...] | None = None
+    prior: tuple[float, ...] | None = None
+    prior_penalty: float = 0.1
     learning_rate: float = 0.1
     batch_tokens: int = 1024
 
@@ -61,6 +64,14 @@ class GradientSettings:
     def steps(self) -> int:
         """Return how many steps the budget pays for, when the last weights are scored as well."""
         return max(0, (self.budget - 1) // STEP_EVALUATIONS)
+
+    def penalty(self, weights: FloatArray) -> tuple[float, FloatArray]:
+        """Return the penalty and its derivative by every weight."""
+        if self.prior is None:
+            slope = self.l1_penalty * np.sign(weights) / len(weights)
+            return float(l1_penalty(weights, self.l1_penalty)), slope
+        off = weights - np.array(self.prior)
+        return self.prior_penalty * float(off @ off), 2 * self.prior_penalty * off
 
 
 class GradientSearch:
@@ -124,7 +135,7 @@ class GradientSearch:
                 break
             for group in adam.param_groups:
                 group["lr"] = settings.learning_rate * (1 - step / settings.steps)
-            at.grad = torch.tensor(gradient + settings.l1_penalty * np.sign(here) / n)
+            at.grad = torch.tensor(gradient + settings.penalty(here)[1])
             adam.step()
             at.clamp_(-settings.weight_bound, settings.weight_bound)
             self.steps += 1
@@ -142,7 +153,7 @@ class GradientSearch:
 
     def _note(self, weights: FloatArray, loss: float, cost: int) -> Evaluation:
         fit = finite_losses(loss)
-        whole = fit + float(l1_penalty(weights[None], self._settings.l1_penalty)[0])
+        whole = fit + self._settings.penalty(weights)[0]
         scored = Evaluation(self.spent, tuple(map(float, weights)), whole, fit)
         self.history.append(scored)
         self.spent += cost

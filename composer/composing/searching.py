@@ -113,7 +113,7 @@ def find_weights(
 def _learn_weights(work: Work, base: LoadedBase, candidates: list[LoraAdapter]) -> Found:
     """Learn the weights with gradients: one an adapter, or one for each block of its layers."""
     request, n = work.request, len(candidates)
-    blocks = request.weight_blocks
+    blocks, prior = request.weight_blocks, _prior(request, len(candidates))
     parts = candidates
     if blocks > 1:
         parts = split_into_blocks(candidates, base.module_table, blocks)
@@ -122,6 +122,8 @@ def _learn_weights(work: Work, base: LoadedBase, candidates: list[LoraAdapter]) 
         weight_bound=request.weight_bound,
         l1_penalty=request.l1_penalty,
         start=(_start(request, n) or (0.0,) * n) * blocks,
+        prior=prior and prior * blocks,
+        prior_penalty=request.prior_penalty / blocks,
     )
     with AdapterStack(base, parts) as stack:
         scorer = fit_scorer(work, base)

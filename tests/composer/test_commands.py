@@ -13,6 +13,9 @@ import pytest
 
 from composer.__main__ import main
 from composer.base_model import LoadedBase
+from composer.commands import arguments
+from composer.gradient import GRADIENT
+from composer.search import OWN_OPTIMIZERS, require_optimizer
 from tests.composer.tiny import BASE_NAME, ROWS, make_adapter
 
 
@@ -151,6 +154,24 @@ class TestCompose:
         code, _, err = shell.run(*compose_args)
         assert code == 130
         assert "Stopped" in err
+
+    def test_every_optimiser_in_the_help_is_one(
+        self, shell: Shell, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit):
+            shell.run("compose", "--help")
+        told = " ".join(capsys.readouterr().out.split())
+        assert f"{', '.join(arguments.OPTIMIZERS)} or another of nevergrad's" in told
+        for name in {*arguments.OPTIMIZERS} - {GRADIENT}:
+            require_optimizer(name)
+        assert {*OWN_OPTIMIZERS, GRADIENT} <= {*arguments.OPTIMIZERS}
+
+    def test_gradients_are_asked_for_by_name(
+        self, shell: Shell, compose_args: list[object]
+    ) -> None:
+        code, data = shell.json(*compose_args, "--optimizer", "gradient", "--weight-blocks", 2)
+        assert code == 0
+        assert data["recipe"]["gradient"]["weight_blocks"] == 2
 
     def test_wrong_usage_exits_with_2(self, shell: Shell) -> None:
         with pytest.raises(SystemExit) as caught:
