@@ -27,7 +27,7 @@ ROADS = {
     "public_names",
     "reload",
 }  # tests of several modules together
-LONGEST_FILE = 550  # lines; three files are over the 400 we aim for
+LONGEST_FILE = 450  # lines; five are over the 400 we aim for
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "core", "misc", "base"}
 TOP_LEVEL = {
     "marketplace", "composer", "templates", "static", "tests", "manage.py", "requirements.txt",
