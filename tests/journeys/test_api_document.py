@@ -55,6 +55,7 @@ def test_every_command_of_it_works(stack: Stack, tmp_path: Path):
     assert said["Upload an adapter"][2:] == ["ready", "public"]
     assert int(said["Search"][0]) >= 1
     assert said["Search"][1] == name
+    assert said["Download"] == [hashes[1]]
     weights = (PICK_ANIMAL / "adapter_model.safetensors").read_bytes()
     assert (tmp_path / "adapter_model.safetensors").read_bytes() == weights
     with zipfile.ZipFile(tmp_path / "adapter.zip") as archive:
