@@ -42,9 +42,7 @@ def finished(site: Stack, kind: str, token: str, job: dict[str, Any]) -> dict[st
 
 @pytest.mark.browser
 def test_an_import_is_watched_on_its_page(stack: Stack, second: Stack):
-    ((name,),) = stack.sql(
-        "SELECT max(full_name) FROM catalogue_adapter WHERE latest_id > 0 AND visibility = 'public'"
-    )
+    name = "demo/pick_animal"
     second.make_user("watcher")
     with open_chromium() as browser:
         tab = WatchedPage(browser, second.url)

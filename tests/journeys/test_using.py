@@ -201,7 +201,7 @@ def test_the_pages_of_gates_and_transfers_are_sound(browser, stack: Stack, shelf
     problems += tab.examine()
     tab.sign_in("gatekeeper", PASSWORD)
     pages = [f"/gatekeeper/gated?client={client}" for client in ("peft", "curl")]
-    pages += ["/gatekeeper/gated/access", "/adapters/requests", "/imports", "/exports", "/import"]
+    pages += ["/gatekeeper/gated/access", "/adapters/requests", "/imports"]
     pages += ["/export?adapter=gatekeeper/auto", *shelf["pages"]]
     for address in pages:
         answer = tab.page.goto(address)
