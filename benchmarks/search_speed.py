@@ -137,7 +137,8 @@ def report_growth(report: BenchReport, folder: str, *, quick: bool) -> None:
         ],
     )
     for what, took in seconds.items():
-        if "all weights" not in what:
+        # Ranks beyond a layer's width, all drawn anew, cost more than the layer: shown, no goal.
+        if "concat, all weights" not in what:
             ratio = took[str(max(counts))] / took[str(min(counts))]
             report.add_goal(f"{what}: N = 200 beside N = 5", ratio, at_most=1.3)
 
