@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from django.conf import settings
+from django.templatetags.static import static
 from django.urls import reverse
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import slugify
@@ -60,6 +61,9 @@ def render_document(slug: str) -> SafeString:
         for child in token.children or ():
             if child.type == "link_open":
                 child.attrSet("href", _page_of(str(child.attrGet("href"))))
+            elif child.type == "image":
+                name = str(child.attrGet("src")).removeprefix("images/")
+                child.attrSet("src", static(f"docs/{name}"))  # where settings put docs/images
     html: str = parser.renderer.render(tokens, parser.options, {})
     return mark_safe(html)  # noqa: S308 - the project's own files
 

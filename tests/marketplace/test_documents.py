@@ -6,6 +6,7 @@ import re
 from itertools import pairwise
 
 import pytest
+from django.contrib.staticfiles import finders
 
 from marketplace.documents import DOCUMENTS, FOLDER, render_document
 
@@ -58,6 +59,16 @@ def test_markup_in_a_document_is_shown_not_run(tmp_path, monkeypatch):
 
     assert "<script" not in html
     assert 'href="unknown.md"' in html
+
+
+def test_pictures_are_found_among_the_static_files(tmp_path, monkeypatch):
+    (tmp_path / "hub.md").write_text("# Hub\n\n![The front page](images/front.png)\n")
+    monkeypatch.setattr("marketplace.documents.FOLDER", tmp_path)
+
+    html = render_document("hub")
+
+    assert '<img src="/static/docs/front.png" alt="The front page"' in html
+    assert finders.find("docs/front.png")
 
 
 def test_documents_that_are_not_there_are_not_offered():
