@@ -146,6 +146,7 @@ def _composer(folder: Path) -> Iterator[subprocess.Popen[str]]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # as the worker: a busy machine shares its time out by session
     ) as process:
         try:
             yield process
