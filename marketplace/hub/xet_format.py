@@ -15,7 +15,8 @@ import lz4.frame
 
 CHUNK_HEADER = 8
 MAX_CHUNK_BYTES = 256 * 1024  # the clients cut at 128 KiB
-MAX_XORB_BYTES = 64 * 1024 * 1024
+# Clients fill a xorb up to 64 MiB of chunks; the header of each comes on top.
+MAX_XORB_BYTES = 65 * 1024 * 1024
 RAW, LZ4, GROUPED_LZ4 = 0, 1, 2
 
 SHARD_TAG = b"HFRepoMetaData"

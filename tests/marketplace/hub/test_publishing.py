@@ -234,6 +234,15 @@ def test_a_file_sent_over_xet_can_be_committed_by_its_sender_alone(client, repo,
     assert push(client, as_alice, repo, line).status_code == 200
 
 
+def test_a_xorb_is_full_at_64_mib_of_content_and_its_headers_come_on_top(client, repo, as_alice):
+    place, permit = xet(client, repo, as_alice)
+    body = chunk_of(bytes(128 << 10)) * 512
+    assert len(body) > 64 << 20
+    assert send(client, f"{place}/v1/xorbs/default/{'ab' * 32}", body, permit).status_code == 200
+    answer = send(client, f"{place}/v1/xorbs/default/{'cd' * 32}", body + body[: 2 << 20], permit)
+    assert answer.status_code == 400
+
+
 def test_a_bomb_in_a_xorb_does_not_unfold(client, repo, as_alice):
     bomb, xorb = lz4.frame.compress(bytes(64 << 20)), "cd" * 32
     place, permit = xet(client, repo, as_alice)
