@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from composer.examples import Example as Row
+from marketplace.catalogue.models import BaseModel
 from marketplace.compositions.models import CompositionJob
+from marketplace.compositions.services import start_composition
 
 pytestmark = pytest.mark.django_db
 FIT = (Row("word", "answer"),)
+
+
+@pytest.fixture
+def causal_folder(tmp_path: Path) -> Path:
+    """A base of the factories' shape that can be loaded."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from tests.composer.tiny import save_causal
+
+    torch.set_num_threads(1)
+    folder = save_causal(tmp_path / "base")
+    config = LlamaConfig.from_pretrained(folder, num_key_value_heads=4)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture
@@ -56,3 +74,32 @@ def test_weights_set_by_hand_need_only_their_own_files(job, laid_out):
 
     assert len(names) == 3
     assert there == ["carol/adapter-c"]
+
+
+def test_a_job_asks_composer_for_the_gradients_it_was_started_with(make_request, sent, tmp_path):
+    from marketplace.compositions.runner import _make_request  # loads torch
+
+    options = {"optimizer": "gradient", "weight_blocks": 2, "quick_lora": True}
+    asked = _make_request(start_composition(make_request(options=options)), tmp_path)
+    assert (asked.optimizer, asked.weight_blocks, asked.quick_lora) == ("gradient", 2, True)
+    plain = _make_request(start_composition(make_request()), tmp_path)
+    assert (plain.optimizer, plain.weight_blocks, plain.quick_lora) == ("greedy+gn", 1, False)
+
+
+def test_a_run_with_gradients_ends_with_weights_and_the_peak(make_request, sent, causal_folder):
+    from marketplace.compositions.runner import run  # loads torch
+
+    options = {"optimizer": "gradient", "weight_blocks": 2, "quick_lora": True, "budget": 8}
+    job = start_composition(make_request(options=options))
+    BaseModel.objects.filter(pk=job.base_model_id).update(location=str(causal_folder))
+    run(job.pk, worker="here")
+    job.refresh_from_db()
+    assert (job.state, job.error) == ("succeeded", "")
+    assert job.recipe["gradient"]["weight_blocks"] == 2
+    assert job.recipe["quick_lora"]["steps"] == 25
+    assert job.optimizer_resolved == "Adam, with gradients"
+    assert sys.platform != "linux" or job.peak_memory > 100 * 1024**2
+    assert all(item.weight is not None for item in job.ingredients.all())
+    told = [len(row.weights) for row in job.evaluations.all()]
+    assert told == [3] * (len(told) - 1) + [4]
+    assert "quick_lora" in {row["method"] for row in job.report["rows"]}
