@@ -7,6 +7,7 @@ GRADIENT = "gradient"
 
 OPTIMIZERS: dict[str, str] = {
     "greedy+gn": "greedy, then Gauss-Newton steps",
+    "gauss-newton": "Gauss-Newton steps, from the mean on",
     "greedy": "greedy, one adapter at a time",
     "NGOpt": "NGOpt, nevergrad's choice (LoraHub)",
     "CMA": "CMA-ES",
