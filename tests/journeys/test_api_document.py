@@ -7,6 +7,7 @@ import re
 import secrets
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def test_every_command_of_it_works(stack: Stack, tmp_path: Path):
         cwd=tmp_path,
         env={
             **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "SITE": stack.url,
             "TOKEN": stack.make_user(author),
             "FOLDER": str(PICK_ANIMAL),
