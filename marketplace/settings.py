@@ -359,6 +359,7 @@ SPECTACULAR_SETTINGS = {
         "UploadState": "marketplace.uploads.models.Upload.State",
         "BaseModelState": "marketplace.catalogue.models.BaseModel.State",
         "RevisionState": "marketplace.catalogue.models.Revision.State",
+        "AccessRequestState": "marketplace.catalogue.models.AccessRequest.State",
     },
 }
 
