@@ -122,9 +122,19 @@ def _stream(request: HttpRequest, blob: Blob, part: Part) -> StreamingHttpRespon
 
 
 async def in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Draw from a blocking iterator in threads, so that the event loop stays free."""
-    while chunk := await asyncio.to_thread(next, chunks, b""):
-        yield chunk
+    """Draw from a blocking iterator in threads, so that the event loop stays free.
+
+    The next piece is read and hashed while the one before it is being sent.
+    """
+    following = asyncio.create_task(asyncio.to_thread(next, chunks, b""))
+    try:
+        while chunk := await following:
+            following = asyncio.create_task(asyncio.to_thread(next, chunks, b""))
+            yield chunk
+    finally:
+        # The client may have left: the thread still reads, and the file is closed after it.
+        if not following.done():
+            await asyncio.wait({following})
 
 
 def _read(file: IO[bytes], blob: Blob, part: Part) -> Iterator[bytes]:

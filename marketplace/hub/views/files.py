@@ -1,8 +1,8 @@
 """One file of a revision: `/<owner>/<name>/resolve/<revision>/<path>`.
 
-Every load of an adapter asks here several times, mostly with HEAD, so the common cases take two
-queries. How bytes leave is left to `marketplace.blobs`; an object storage that signs addresses
-sends large files itself.
+Every load of an adapter asks here several times, mostly with HEAD, so what everybody may fetch
+takes one query: see `public_files`. How bytes leave is left to `marketplace.blobs`; an object
+storage that signs addresses sends large files itself.
 """
 
 from __future__ import annotations
@@ -21,15 +21,20 @@ from marketplace.hub.entries import etag_of
 from marketplace.hub.errors import EntryNotFound
 from marketplace.hub.finding import MAIN, check_may_download, find_adapter, find_revision
 from marketplace.hub.lfs_rule import is_lfs
+from marketplace.hub.public_files import find_public_file
 
 
 @hub_view(*READS)
 def resolve(request: HttpRequest, caller: Caller, owner: str, name: str) -> HttpResponseBase:
     """Send the file, or say with HEAD what would be sent."""
-    adapter = find_adapter(request, caller, owner, name, briefly=True)
-    check_may_download(adapter, caller)
     place = read_place(request, skip=3)
-    file = _find_file(adapter, caller, place)
+    found = find_public_file(owner, name, place, caller)
+    if found is None:
+        adapter = find_adapter(request, caller, owner, name, briefly=True)
+        check_may_download(adapter, caller)
+        file = _find_file(adapter, caller, place)
+    else:
+        adapter, file = found
     response = _send(request, file, _headers(adapter, file, place))
     if file.path == WEIGHTS and request.method == "GET" and _is_whole(request, response):
         services.count_download(adapter)
