@@ -68,6 +68,8 @@ def preselect(
         count = min(n_candidates, len(pool))
         chosen = set(random.Random(seed).sample(range(len(pool)), count))  # noqa: S311 - seeded
         return [member for i, member in enumerate(pool) if i in chosen]
+    if selection in {"similar", "screened"}:
+        pool = without_copies(pool)
     limit = {"similar": n_candidates, "screened": max(SCREENED_POOL, n_candidates)}
     wanted = limit.get(selection, len(pool))
     if len(pool) <= wanted:
@@ -75,6 +77,26 @@ def preselect(
     alike = (ranking or similarities)(pool, examples)
     best = np.argsort(-alike, kind="stable")[:wanted]
     return [pool[i] for i in sorted(best)]
+
+
+def without_copies(pool: Sequence[PoolMember]) -> list[PoolMember]:
+    """Leave out what is an earlier member once more: the same weights, scaled the same way.
+
+    Shelves hold many copies of a good adapter; N copies of the best one would leave the search
+    nothing to mix it with. A member without a summary is kept.
+    """
+    seen: set[str] = set()
+    kept = []
+    for member in pool:
+        summary = member.summary
+        if summary is not None and summary.weights_sha256:
+            scale = (summary.alpha, summary.use_rslora, summary.alpha_pattern, summary.rank_pattern)
+            key = f"{summary.weights_sha256} {scale}"
+            if key in seen:
+                continue
+            seen.add(key)
+        kept.append(member)
+    return kept
 
 
 def similarities(pool: Sequence[PoolMember], examples: Sequence[Example]) -> Similarities:

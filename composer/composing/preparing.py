@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -89,8 +89,9 @@ def load_pool(
     request = work.request
     hand = request.hand_weights
     if hand is None:
+        pool = [replace(member, summary=summaries[member.name]) for member in request.pool]
         members = preselect(
-            request.pool,
+            pool,
             work.split.fit,
             request.selection,
             n_candidates=request.n_candidates,
@@ -99,7 +100,7 @@ def load_pool(
         )
     else:
         members = [member for member in request.pool if hand.get(member.name)]
-    pool = [
+    loaded = [
         LoraAdapter.load(
             member.folder,
             base.module_table,
@@ -108,8 +109,8 @@ def load_pool(
         )
         for member in members
     ]
-    check_pool(base, pool)
-    return pool
+    check_pool(base, loaded)
+    return loaded
 
 
 def _ranking(request: ComposeRequest) -> Ranking | None:

@@ -291,6 +291,19 @@ def test_other_selections_start_at_zero(selection: str, make_request: Make) -> N
     assert len(result.names) == (4 if selection == "all" else 3)
 
 
+def test_copies_of_an_adapter_leave_room_for_others(
+    make_request: Make, causal: LoadedBase, tmp_path: Path
+) -> None:
+    own = [make_adapter(causal, f"own/{i}", seed=i, size=0.1) for i in range(3)]
+    copies = [make_adapter(causal, f"copy/{i}", seed=0, size=0.1) for i in range(4)]
+    composed = compose(make_request([own[0], *copies, *own[1:]]))
+    assert set(composed.names) == {"own/0", "own/1", "own/2"}
+    everything = compose(
+        make_request([own[0], copies[0]], selection="all", output_folder=tmp_path / "all")
+    )
+    assert set(everything.names) == {"own/0", "copy/0"}
+
+
 def test_weights_set_by_hand_are_taken_as_they_are(make_request: Make) -> None:
     result = compose(make_request(hand_weights={"own/2": 0.5, "own/0": -0.25, "own/1": 0.0}))
     assert dict(zip(result.names, result.weights, strict=True)) == {"own/2": 0.5, "own/0": -0.25}

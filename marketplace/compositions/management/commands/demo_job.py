@@ -20,7 +20,7 @@ from rich.table import Table
 
 from composer.examples import Example, parse_examples
 from marketplace.accounts.models import User
-from marketplace.catalogue.models import BaseModel
+from marketplace.catalogue.models import Adapter, BaseModel, Revision
 from marketplace.compositions.models import CompositionJob
 from marketplace.compositions.services import (
     CompositionError,
@@ -74,13 +74,12 @@ class Command(BaseCommand):
     def _start(self, owner: User, base: BaseModel, number: int) -> CompositionJob:
         request = CompositionRequest(
             owner=owner,
-            pick_for_me=True,
-            base_model=base,
+            revisions=_list_revisions(owner, base),
             rows=_read_rows("fewshot")[:FIT_ROWS],
             held_out=_read_rows("test"),
             title=TASK,
             idempotency_key=f"{KEY}{number}",
-            options={"budget": 40, "seed": 42, "n_candidates": 8},
+            options={"selection": "screened", "budget": 40, "seed": 42, "n_candidates": 8},
         )
         try:
             return start_composition(request)
@@ -125,6 +124,13 @@ class Command(BaseCommand):
         verdict = report.get("verdict", {})
         console.print(f"[bold]{verdict.get('headline', '')}[/] {verdict.get('detail', '')}")
         console.print(f"The job's page: {settings.PUBLIC_URL}{job.get_absolute_url()}", style="dim")
+
+
+def _list_revisions(owner: User, base: BaseModel) -> list[Revision]:
+    """Return the demo's own adapters, so that the table is the same on every shelf."""
+    adapters = Adapter.objects.visible_to(owner).filter(owner=owner, base_model=base)
+    trained = adapters.filter(kind=Adapter.Kind.TRAINED).select_related("latest").order_by("pk")
+    return [adapter.latest for adapter in trained if adapter.latest]
 
 
 def _read_rows(part: str) -> list[Example]:
