@@ -27,7 +27,14 @@ from composer.progress import (
 )
 from composer.scoring import Scorer, encode_examples
 from composer.search import finite_losses
-from composer.selection import Ranking, keep_best, preselect, score_alone
+from composer.selection import (
+    PoolMember,
+    Ranking,
+    keep_best,
+    preselect,
+    score_alone,
+    without_copies,
+)
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,7 @@ def load_pool(
             seed=request.seed,
             ranking=_ranking(request),
         )
+        _tell_copies(work, pool)
     else:
         members = [member for member in request.pool if hand.get(member.name)]
     loaded = [
@@ -111,6 +119,14 @@ def load_pool(
     ]
     check_pool(base, loaded)
     return loaded
+
+
+def _tell_copies(work: Work, pool: list[PoolMember]) -> None:
+    if work.request.selection in {"similar", "screened"}:
+        kept = {member.name for member in without_copies(pool)}
+        copies = ", ".join(member.name for member in pool if member.name not in kept)
+        if copies:
+            work.on_progress(LogLine(f"left out, being copies of others: {copies}"))
 
 
 def _ranking(request: ComposeRequest) -> Ranking | None:

@@ -26,7 +26,6 @@ def main(folder: Path) -> None:
     base.save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
     for number in range(ADAPTERS):
-        torch.manual_seed(number + 1)
         config = LoraConfig(
             r=4,
             lora_alpha=8,
@@ -35,7 +34,9 @@ def main(folder: Path) -> None:
             task_type="CAUSAL_LM",
             base_model_name_or_path=NAME,
         )
-        model = get_peft_model(build_model(len(tokenizer)), config)
+        fresh = build_model(len(tokenizer))
+        torch.manual_seed(number + 1)  # after the base, which has a seed of its own
+        model = get_peft_model(fresh, config)
         model.peft_config["default"].base_model_name_or_path = NAME
         model.save_pretrained(str(folder / f"adapter{number}"))
 
