@@ -152,6 +152,14 @@ def test_wrong_bytes_are_never_sent_to_the_end(get, blob):
         get()
 
 
+def test_wrong_bytes_are_found_after_a_right_download_too(get, blob):
+    get()
+    path = Path(str(local_path(blob)))
+    path.write_bytes(CONTENT[:-1] + b"!")
+    with pytest.raises(DamagedBlob):
+        get()
+
+
 def test_a_file_that_was_cut_off_is_not_sent_as_if_whole(get, blob):
     Path(str(local_path(blob))).write_bytes(CONTENT[:100])
     with pytest.raises(DamagedBlob):
