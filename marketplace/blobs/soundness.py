@@ -2,7 +2,7 @@
 
 Hashing takes longer than sending, so a file that was whole is not hashed again for every download.
 It counts as the same file while its inode, size and times are; what changes on the disk without
-that is found within the hour, and by `verify_storage`. Where nothing tells, files are always hashed.
+that is found within the hour, and by `verify_storage`. Where nothing tells, it is always hashed.
 """
 
 from __future__ import annotations
