@@ -25,6 +25,8 @@ from composer.stacking import AdapterStack
 
 Selection = Literal["screened", "all", "random", "similar"]
 
+# By merit, that is not all or at random: these read texts, and copies would take others' places.
+BY_MERIT: frozenset[Selection] = frozenset({"similar", "screened"})
 # What similarity leaves of a large pool for screening: similar 40 -> screened -> N.
 SCREENED_POOL = 40
 # Ranks stacked at once while screening: every vector pays for all ranks of its stack.
@@ -68,7 +70,7 @@ def preselect(
         count = min(n_candidates, len(pool))
         chosen = set(random.Random(seed).sample(range(len(pool)), count))  # noqa: S311 - seeded
         return [member for i, member in enumerate(pool) if i in chosen]
-    if selection in {"similar", "screened"}:
+    if selection in BY_MERIT:
         pool = without_copies(pool)
     limit = {"similar": n_candidates, "screened": max(SCREENED_POOL, n_candidates)}
     wanted = limit.get(selection, len(pool))

@@ -28,6 +28,7 @@ from composer.progress import (
 from composer.scoring import Scorer, encode_examples
 from composer.search import finite_losses
 from composer.selection import (
+    BY_MERIT,
     PoolMember,
     Ranking,
     keep_best,
@@ -122,16 +123,18 @@ def load_pool(
 
 
 def _tell_copies(work: Work, pool: list[PoolMember]) -> None:
-    if work.request.selection in {"similar", "screened"}:
-        kept = {member.name for member in without_copies(pool)}
-        copies = ", ".join(member.name for member in pool if member.name not in kept)
-        if copies:
-            work.on_progress(LogLine(f"left out, being copies of others: {copies}"))
+    """Name what the selection leaves out for being another member once more."""
+    if work.request.selection not in BY_MERIT:
+        return
+    kept = {member.name for member in without_copies(pool)}
+    copies = ", ".join(member.name for member in pool if member.name not in kept)
+    if copies:
+        work.on_progress(LogLine(f"left out, being copies of others: {copies}"))
 
 
 def _ranking(request: ComposeRequest) -> Ranking | None:
     """Load the embedding model where it is asked for and the selection reads texts."""
-    if request.similarity == "tfidf" or request.selection not in {"similar", "screened"}:
+    if request.similarity == "tfidf" or request.selection not in BY_MERIT:
         return None
     return embedding_similarity(request.embedding_model, request.device)
 

@@ -125,7 +125,7 @@ def _stream(request: HttpRequest, blob: Blob, part: Part) -> StreamingHttpRespon
 async def in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
     """Draw from a blocking iterator in threads, so that the event loop stays free.
 
-    The next piece is read and hashed while the one before it is being sent.
+    The next piece is drawn while the one before it is being sent.
     """
     following = asyncio.create_task(asyncio.to_thread(next, chunks, b""))
     try:
