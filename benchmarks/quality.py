@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.quality_cases import (
+    BRIEF,
     DEFAULT_METHOD,
     LORAHUB,
     PROMPTING,
@@ -67,6 +68,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--minutes", type=float, default=17, help="no round begins that would end later"
     )
+    parser.add_argument("--brief", action="store_true", help=f"of the searches {', '.join(BRIEF)}")
     options = parser.parse_args()
     if options.quick:
         options.test_rows = min(options.test_rows, 12)
@@ -81,7 +83,7 @@ def _run_rounds(options: argparse.Namespace, targets: Sequence[Target]) -> list[
             continue
         round_began = time.monotonic()
         slow = SLOW if options.quick or seed else ()
-        searches = [name for name in SEARCHES if name not in slow]
+        searches = BRIEF if options.brief else [name for name in SEARCHES if name not in slow]
         rows += _run_round(options, targets, n_rows, seed, searches)
         if n_rows == ROUNDS[0][0]:
             longest = time.monotonic() - round_began

@@ -2,7 +2,8 @@
 
 For each target: `lorahub_learning` in float32 with random candidates and 40 evaluations, timed from
 loading to its result; then `compose` with its defaults, screening and loading counted, until its
-best fit loss is below that one, both scored alike. SmolLM2-135M; see `zoo` for the targets.
+best fit loss is below that one, both scored alike; a candidate that screening scores alone is a
+weight vector too, and the evaluations are counted with those. SmolLM2-135M; see `zoo`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from composer.adapter import LoraAdapter
 from composer.base_model import BaseModelSource, load_base
 from composer.composing import ComposeRequest, compose
 from composer.errors import Stopped
-from composer.progress import EvaluationScored, PhaseStarted, Progress
+from composer.progress import CandidateScored, EvaluationScored, PhaseStarted, Progress
 from composer.scoring import Scorer, encode_examples
 from composer.selection import preselect
 from composer.stacking import AdapterStack
@@ -161,9 +162,10 @@ class _Watch:
         if self.ended:
             return
         self.seconds = time.perf_counter() - self.began
-        if isinstance(event, EvaluationScored):
+        if isinstance(event, EvaluationScored | CandidateScored):
+            alone = isinstance(event, CandidateScored)
             self.evaluations += 1
-            self.loss = min(self.loss, event.fit_loss)
+            self.loss = min(self.loss, event.loss if alone else event.fit_loss)
             self.ended = self.loss < self.below
         elif isinstance(event, PhaseStarted) and event.phase == "merging":
             self.ended = True

@@ -65,7 +65,7 @@ def make_recipe(  # noqa: PLR0913
         "seed": request.seed,
         "weight_bound": request.weight_bound,
         "l1_penalty": request.l1_penalty,
-        "prior": "mean" if request.stays_near_mean else "zero",
+        "prior": request.resolved_prior,
         "prior_penalty": request.prior_penalty,
         "svd_rank": request.svd_rank,
         "svd_error": svd_error,
@@ -219,6 +219,9 @@ def _method_lines(recipe: Mapping[str, Any]) -> list[str]:
 def _penalty(recipe: Mapping[str, Any]) -> str:
     if recipe.get("prior") == "mean":
         return f"from the mean on, penalty {recipe['prior_penalty']:g} sum (w - 1/N)^2"
+    if recipe.get("prior") == "softmax":
+        how = "a mean of the adapters, the better ones weighing more"
+        return f"from {how}, on; penalty {recipe['prior_penalty']:g} sum (w - mean)^2"
     return f"penalty {recipe['l1_penalty']:g} mean |w|"
 
 

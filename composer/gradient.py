@@ -56,7 +56,7 @@ class GradientSettings:
     l1_penalty: float = 0.05
     start: tuple[float, ...] | None = None
     prior: tuple[float, ...] | None = None
-    prior_penalty: float = 0.1
+    prior_penalty: float = 0.05
     learning_rate: float = 0.1
     batch_tokens: int = 1024
 

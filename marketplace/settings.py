@@ -181,6 +181,8 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "add-up-downloads": {
         "task": "marketplace.catalogue.tasks.add_up_downloads",
         "schedule": 10.0,
+        # Behind a long job the next run does what this one would have done.
+        "options": {"expires": 10.0},
     },
     "collect-orphan-blobs": {
         "task": "marketplace.catalogue.tasks.collect_orphan_blobs",

@@ -89,9 +89,12 @@ def _compose(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weight-bound", type=float, default=1.5, metavar="W")
     parser.add_argument("--l1-penalty", type=float, default=0.05, metavar="P")
     parser.add_argument(
-        "--prior", choices=("auto", "zero", "mean"), default="auto", help="what weights stay near"
+        "--prior",
+        choices=("auto", "zero", "mean", "softmax"),
+        default="auto",
+        help="what weights stay near",
     )
-    parser.add_argument("--prior-penalty", type=float, default=0.1, metavar="P")
+    parser.add_argument("--prior-penalty", type=float, default=0.05, metavar="P")
     parser.add_argument("--svd-rank", type=int, metavar="R")
     parser.add_argument(
         "--weight",

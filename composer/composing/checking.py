@@ -131,7 +131,7 @@ def _check_optimizer(request: ComposeRequest) -> None:
         if request.weight_blocks > 1:
             message = f"Weights by blocks of layers are learned by {GRADIENT} only. Choose it."
             raise SearchError(message)
-    elif request.prior == "mean":
+    elif request.prior in ("mean", "softmax"):
         message = f"{GRADIENT} begins at the best adapter and takes no prior. Leave it out."
         raise SearchError(message)
     elif request.merge_method == "factor":

@@ -15,8 +15,10 @@ from composer.selection import PoolMember, Selection
 
 Similarity = Literal["tfidf", "embedding"]
 
-# Its linear model wants no sparse weights, and the mean of screened candidates is a good start.
+# Its linear model wants no sparse weights, and a mean of screened candidates is a good start.
 GAUSS_NEWTON = "gauss-newton"
+
+Prior = Literal["auto", "zero", "mean", "softmax"]
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,11 @@ class ComposeRequest:
     `held_out` gives separate rows to judge on; without it `examples` are split, `n_fit` of them to
     fit (None: by their number). `hand_weights` skips the search: adapter name to weight.
     `quick_lora` trains a LoRA on the fit rows, with gradients, and lets it take part.
-    `prior="mean"` starts at the mean of the candidates and holds the weights near it, by
-    `prior_penalty * sum_i (w_i - 1/N)^2`; `"zero"` starts at the best single adapter and holds them
-    sparse, by LoraHub's `l1_penalty * mean_i |w_i|`. `"auto"` is the mean for gauss-newton alone.
+    `prior="softmax"` starts at a mean p of the candidates, `p_i` proportional to exp(-loss_i / 0.5)
+    of their losses alone, and holds the weights near it by `prior_penalty * sum_i (w_i - p_i)^2`;
+    `"mean"` does so with `p_i = 1/N`. `"zero"` starts at the best single adapter and holds them
+    sparse, by LoraHub's `l1_penalty * mean_i |w_i|`. `"auto"` is softmax for gauss-newton, zero
+    for all others and for the factor merge, where a mean of N adapters is N times too weak.
     `optimizer="gradient"` learns the weights with gradients; then `weight_blocks` of 2 or more give
     each adapter a weight for each block of layers. `num_workers` is how many candidates nevergrad
     is asked for at once.
@@ -47,7 +51,7 @@ class ComposeRequest:
     similarity: Similarity = "tfidf"
     embedding_model: str = ""
     n_candidates: int = 8
-    optimizer: str = "greedy+gn"
+    optimizer: str = GAUSS_NEWTON
     num_workers: int = 1
     weight_blocks: int = 1
     budget: int = 40
@@ -56,8 +60,8 @@ class ComposeRequest:
     held_out: tuple[Example, ...] | None = None
     weight_bound: float = 1.5
     l1_penalty: float = 0.05
-    prior: Literal["auto", "zero", "mean"] = "auto"
-    prior_penalty: float = 0.1
+    prior: Prior = "auto"
+    prior_penalty: float = 0.05
     svd_rank: int | None = None
     hand_weights: Mapping[str, float] | None = None
     prompting: bool = False
@@ -72,11 +76,13 @@ class ComposeRequest:
     base_cache: BaseModelCache | None = field(default=None, repr=False, compare=False)
 
     @property
-    def stays_near_mean(self) -> bool:
-        """Return whether the search begins at the mean of the candidates and is held near it."""
-        if self.prior == "auto":
-            return self.optimizer == GAUSS_NEWTON
-        return self.prior == "mean"
+    def resolved_prior(self) -> Literal["zero", "mean", "softmax"]:
+        """Return what the weights are held near: `prior`, or what "auto" comes to."""
+        if self.prior != "auto":
+            return self.prior
+        if self.optimizer == GAUSS_NEWTON and self.merge_method != "factor":
+            return "softmax"
+        return "zero"
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ from composer.widening import in_float32
 
 # Contenders that are scored once more in float32, since bfloat16 is noisy.
 CONTENDERS = 4
+# How fast an adapter's share of the softmax prior falls with its loss alone, in nats.
+TEMPERATURE = 0.5
 # Above this size the float32 passes take longer than they are worth.
 CONFIRM_BYTES = 2 * 1024**3
 
@@ -74,20 +76,21 @@ def find_weights(
     request = work.request
     space: Literal["factor", "delta"] = "factor" if request.merge_method == "factor" else "delta"
     if request.optimizer == GRADIENT and request.hand_weights is None:
-        return _learn_weights(work, base, candidates)
+        return _learn_weights(work, base, candidates, alone)
     with AdapterStack(base, candidates, space=space) as stack:
         objective = _FitRows(stack, fit_scorer(work, base))
         if request.hand_weights is not None:
             return _take_hand_weights(work, objective, candidates)
+        prior = _prior(request, candidates, alone)
         settings = SearchSettings(
             optimizer=request.optimizer,
             budget=request.budget,
             seed=request.seed,
             weight_bound=request.weight_bound,
             l1_penalty=request.l1_penalty,
-            start=_start(request, len(candidates)),
+            start=prior or _start(request, len(candidates)),
             num_workers=request.num_workers,
-            prior=_prior(request, len(candidates)),
+            prior=prior,
             prior_penalty=request.prior_penalty,
         )
         search = WeightSearch(
@@ -110,10 +113,12 @@ def find_weights(
     return Found(best.weights, best.fit_loss, search.optimizer_resolved, len(search.history))
 
 
-def _learn_weights(work: Work, base: LoadedBase, candidates: list[LoraAdapter]) -> Found:
+def _learn_weights(
+    work: Work, base: LoadedBase, candidates: list[LoraAdapter], alone: Mapping[str, float]
+) -> Found:
     """Learn the weights with gradients: one an adapter, or one for each block of its layers."""
     request, n = work.request, len(candidates)
-    blocks, prior = request.weight_blocks, _prior(request, len(candidates))
+    blocks, prior = request.weight_blocks, _prior(request, candidates, alone)
     parts = candidates
     if blocks > 1:
         parts = split_into_blocks(candidates, base.module_table, blocks)
@@ -121,7 +126,7 @@ def _learn_weights(work: Work, base: LoadedBase, candidates: list[LoraAdapter]) 
         budget=request.budget,
         weight_bound=request.weight_bound,
         l1_penalty=request.l1_penalty,
-        start=(_start(request, n) or (0.0,) * n) * blocks,
+        start=(prior or _start(request, n) or (0.0,) * n) * blocks,
         prior=prior and prior * blocks,
         prior_penalty=request.prior_penalty / blocks,
     )
@@ -183,18 +188,24 @@ class _FitRows:
 
 
 def _start(request: ComposeRequest, n_candidates: int) -> tuple[float, ...] | None:
-    """Start at the prior; else at the best single adapter, or unranked at zero as LoraHub."""
-    prior = _prior(request, n_candidates)
-    if prior is not None:
-        return prior
+    """Start at the best single adapter, or unranked at zero as LoraHub."""
     if request.selection != "screened":
         return None
     return (1.0, *[0.0] * (n_candidates - 1))  # the best alone comes first
 
 
-def _prior(request: ComposeRequest, n_candidates: int) -> tuple[float, ...] | None:
+def _prior(
+    request: ComposeRequest, candidates: Sequence[LoraAdapter], alone: Mapping[str, float]
+) -> tuple[float, ...] | None:
     """Return the weights that the penalty draws to, unless it is LoraHub's, which draws to zero."""
-    return (1 / n_candidates,) * n_candidates if request.stays_near_mean else None
+    if request.resolved_prior == "zero":
+        return None
+    if request.resolved_prior == "mean":
+        return (1 / len(candidates),) * len(candidates)
+    losses = np.array([alone[item.name] for item in candidates])
+    shares = np.exp(-(losses - losses.min()) / TEMPERATURE)
+    # Rounded, so that a resumed search asks the same although losses differ in their last digits.
+    return tuple(round(float(share), 3) for share in shares / shares.sum())
 
 
 def _tell_references(work: Work, objective: _FitRows, n_candidates: int, n_blocks: int = 1) -> None:

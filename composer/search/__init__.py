@@ -1,7 +1,7 @@
 """The ask/tell search for the weights of the candidates, with checkpoint and resume.
 
 A `WeightSearch` yields one `Evaluation` after the other; the caller shows them, stops, or goes on.
-Optimisers are nevergrad's by name and two of our own, `greedy` and `greedy+gn`, which ask for whole
+Optimisers are nevergrad's by name and our own, `gauss-newton`, `greedy` and `greedy+gn`, which ask for whole
 populations. How weights are scored is the caller's `Objective`.
 """
 

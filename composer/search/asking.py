@@ -38,7 +38,7 @@ class SearchSettings:
     # Candidates that nevergrad is asked for at once.
     num_workers: int = 1
     prior: tuple[float, ...] | None = None
-    prior_penalty: float = 0.1
+    prior_penalty: float = 0.05
 
     def penalties(self, weights: FloatArray) -> FloatArray:
         """Return the penalty of each weight vector: (..., candidates) -> (...)."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-DEFAULT_OPTIMIZER = "greedy+gn"
+DEFAULT_OPTIMIZER = "gauss-newton"
 GRADIENT = "gradient"
 
 OPTIMIZERS: dict[str, str] = {
+    "gauss-newton": "Gauss-Newton steps, from a mean of the best",
     "greedy+gn": "greedy, then Gauss-Newton steps",
-    "gauss-newton": "Gauss-Newton steps, from the mean on",
     "greedy": "greedy, one adapter at a time",
     "NGOpt": "NGOpt, nevergrad's choice (LoraHub)",
     "CMA": "CMA-ES",

@@ -628,21 +628,36 @@ def test_an_embedding_needs_a_model(
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "prior", "start", "penalty"),
+    ("optimizer", "prior", "method", "start", "penalty"),
     [
-        ("gauss-newton", "auto", 1 / 3, "from the mean on, penalty 0.1 sum (w - 1/N)^2"),
-        ("gauss-newton", "zero", 0.0, "penalty 0.05 mean |w|"),
-        ("greedy", "auto", 0.0, "penalty 0.05 mean |w|"),
-        ("greedy", "mean", 1 / 3, "from the mean on, penalty 0.1 sum (w - 1/N)^2"),
+        ("gauss-newton", "mean", "concat", 1 / 3, "from the mean on, penalty 0.05 sum (w - 1/N)^2"),
+        ("gauss-newton", "zero", "concat", 0.0, "penalty 0.05 mean |w|"),
+        ("gauss-newton", "auto", "factor", 0.0, "penalty 0.05 mean |w|"),
+        ("greedy", "auto", "concat", 0.0, "penalty 0.05 mean |w|"),
+        ("greedy", "mean", "svd", 1 / 3, "from the mean on, penalty 0.05 sum (w - 1/N)^2"),
     ],
 )
 def test_a_search_begins_at_the_prior_and_the_card_says_so(
-    optimizer: str, prior: str, start: float, penalty: str, make_request: Make
+    optimizer: str, prior: str, method: str, start: float, penalty: str, make_request: Make
 ) -> None:
     events: list[Progress] = []
-    request = make_request(optimizer=optimizer, prior=prior, budget=8)
+    request = make_request(optimizer=optimizer, prior=prior, merge_method=method, budget=8)
     result = compose(request, events.append)
     first = next(e for e in events if isinstance(e, EvaluationScored) and e.number == 1)
     assert first.weights[1:] == pytest.approx([start] * 2)
     assert penalty in result.card
     assert result.recipe["prior"] == ("mean" if start else "zero")
+
+
+def test_the_default_search_begins_at_a_mean_in_which_better_adapters_weigh_more(
+    make_request: Make,
+) -> None:
+    events: list[Progress] = []
+    result = compose(make_request(optimizer="gauss-newton", budget=8), events.append)
+    alone = {e.name: e.loss for e in events if isinstance(e, CandidateScored)}
+    shares = np.exp([-alone[name] / 0.5 for name in result.names])
+    first = next(e for e in events if isinstance(e, EvaluationScored) and e.number == 1)
+    assert first.weights == pytest.approx(shares / shares.sum(), abs=1e-3)
+    assert list(first.weights) == sorted(first.weights, reverse=True)
+    assert result.recipe["prior"] == "softmax"
+    assert "the better ones weighing more" in result.card

@@ -6,7 +6,8 @@ import sys
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
+from django.db import ProgrammingError
 from rich.console import Console
 from rich.progress import Progress
 
@@ -29,7 +30,7 @@ class Command(BaseCommand):
         """Print each finding and a closing count."""
         console = Console(file=sys.stderr)
         with Progress(console=console, disable=not console.is_terminal) as progress:
-            task = progress.add_task("Reading files", total=Blob.objects.count())
+            task = progress.add_task("Reading files", total=_count_blobs())
             findings = list(check_storage(on_blob=lambda: progress.advance(task)))
         for finding in findings:
             removed = fix_orphans and finding.kind == "orphan" and remove_orphan(finding)
@@ -38,3 +39,16 @@ class Command(BaseCommand):
         self.stdout.write(f"{Blob.objects.count()} files checked, {len(left)} findings")
         if left:
             sys.exit(1)
+
+
+def _count_blobs() -> int:
+    """Return how many files the database knows.
+
+    Raises:
+        CommandError: if it has no tables.
+    """
+    try:
+        return Blob.objects.count()
+    except ProgrammingError as error:
+        message = f"The database has no table of files; run `manage.py migrate` first. ({error})"
+        raise CommandError(message) from error
