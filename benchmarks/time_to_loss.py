@@ -163,9 +163,9 @@ class _Watch:
             return
         self.seconds = time.perf_counter() - self.began
         if isinstance(event, EvaluationScored | CandidateScored):
-            alone = isinstance(event, CandidateScored)
             self.evaluations += 1
-            self.loss = min(self.loss, event.loss if alone else event.fit_loss)
+            loss = event.loss if isinstance(event, CandidateScored) else event.fit_loss
+            self.loss = min(self.loss, loss)
             self.ended = self.loss < self.below
         elif isinstance(event, PhaseStarted) and event.phase == "merging":
             self.ended = True

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from django.core.files.storage import default_storage
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 
 from marketplace.blobs.checking import Finding, check_storage, find_orphans, remove_orphan
 from marketplace.blobs.models import Blob
@@ -113,3 +113,9 @@ def test_rows_are_reported_one_by_one():
     assert list(check_storage(on_blob=lambda: seen.append(1))) == []
     assert seen == [1]
     assert default_storage.exists("sha256")
+
+
+def test_a_database_without_tables_is_told_in_words(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Blob._meta, "db_table", "no_such_table")
+    with pytest.raises(CommandError, match="migrate` first"):
+        verify()
