@@ -16,6 +16,7 @@ from benchmarks.reporting import PROJECT
 from benchmarks.zoo import BASE, demo_zoo
 from composer.adapter import LoraAdapter
 from composer.base_model import load_base
+from composer.composing.searching import softmax_prior
 from composer.scoring import AnswerLogits, FloatArray, Scorer, encode_examples
 from composer.search import SearchSettings, WeightSearch
 from composer.selection import keep_best, score_alone
@@ -47,7 +48,8 @@ def main() -> int:
     pool = [LoraAdapter.load(item.folder, base.module_table, name=item.name) for item in zoo.pool]
     alone = score_alone(base, pool, scorer)
     candidates = keep_best(pool, alone, CANDIDATES)
-    single, mean = (1.0, *[0.0] * (CANDIDATES - 1)), (1 / CANDIDATES,) * CANDIDATES
+    single = (1.0, *[0.0] * (CANDIDATES - 1))
+    mean = softmax_prior([alone[item.name] for item in candidates])
     lines = {}
     with AdapterStack(base, candidates) as stack:
         for name in ("NGOpt", "greedy", "greedy+gn", "gauss-newton"):

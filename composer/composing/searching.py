@@ -202,9 +202,16 @@ def _prior(
         return None
     if request.resolved_prior == "mean":
         return (1 / len(candidates),) * len(candidates)
-    losses = np.array([alone[item.name] for item in candidates])
-    shares = np.exp(-(losses - losses.min()) / TEMPERATURE)
-    # Rounded, so that a resumed search asks the same although losses differ in their last digits.
+    return softmax_prior([alone[item.name] for item in candidates])
+
+
+def softmax_prior(losses: Sequence[float]) -> tuple[float, ...]:
+    """Return shares proportional to `exp(-loss / TEMPERATURE)` of the losses alone, in nats.
+
+    They are rounded, so that a resumed search asks the same although losses differ in their last
+    digits.
+    """
+    shares = np.exp(-(np.array(losses) - min(losses)) / TEMPERATURE)
     return tuple(round(float(share), 3) for share in shares / shares.sum())
 
 
