@@ -51,7 +51,7 @@ class ComposeRequest:
     similarity: Similarity = "tfidf"
     embedding_model: str = ""
     n_candidates: int = 8
-    optimizer: str = GAUSS_NEWTON
+    optimizer: str = "greedy+gn"
     num_workers: int = 1
     weight_blocks: int = 1
     budget: int = 40

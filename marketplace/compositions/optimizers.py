@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-DEFAULT_OPTIMIZER = "gauss-newton"
+DEFAULT_OPTIMIZER = "greedy+gn"
 GRADIENT = "gradient"
 
 OPTIMIZERS: dict[str, str] = {
-    "gauss-newton": "Gauss-Newton steps, from a mean of the best",
     "greedy+gn": "greedy, then Gauss-Newton steps",
+    "gauss-newton": "Gauss-Newton steps, from a mean of the best",
     "greedy": "greedy, one adapter at a time",
     "NGOpt": "NGOpt, nevergrad's choice (LoraHub)",
     "CMA": "CMA-ES",

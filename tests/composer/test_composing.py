@@ -649,7 +649,7 @@ def test_a_search_begins_at_the_prior_and_the_card_says_so(
     assert result.recipe["prior"] == ("mean" if start else "zero")
 
 
-def test_the_default_search_begins_at_a_mean_in_which_better_adapters_weigh_more(
+def test_gauss_newton_begins_at_a_mean_in_which_better_adapters_weigh_more(
     make_request: Make,
 ) -> None:
     events: list[Progress] = []
