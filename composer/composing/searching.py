@@ -76,7 +76,7 @@ def find_weights(
     request = work.request
     space: Literal["factor", "delta"] = "factor" if request.merge_method == "factor" else "delta"
     if request.optimizer == GRADIENT and request.hand_weights is None:
-        return _learn_weights(work, base, candidates, alone)
+        return _learn_weights(work, base, candidates)
     with AdapterStack(base, candidates, space=space) as stack:
         objective = _FitRows(stack, fit_scorer(work, base))
         if request.hand_weights is not None:
@@ -113,12 +113,10 @@ def find_weights(
     return Found(best.weights, best.fit_loss, search.optimizer_resolved, len(search.history))
 
 
-def _learn_weights(
-    work: Work, base: LoadedBase, candidates: list[LoraAdapter], alone: Mapping[str, float]
-) -> Found:
+def _learn_weights(work: Work, base: LoadedBase, candidates: list[LoraAdapter]) -> Found:
     """Learn the weights with gradients: one an adapter, or one for each block of its layers."""
     request, n = work.request, len(candidates)
-    blocks, prior = request.weight_blocks, _prior(request, candidates, alone)
+    blocks = request.weight_blocks
     parts = candidates
     if blocks > 1:
         parts = split_into_blocks(candidates, base.module_table, blocks)
@@ -126,9 +124,7 @@ def _learn_weights(
         budget=request.budget,
         weight_bound=request.weight_bound,
         l1_penalty=request.l1_penalty,
-        start=(prior or _start(request, n) or (0.0,) * n) * blocks,
-        prior=prior and prior * blocks,
-        prior_penalty=request.prior_penalty / blocks,
+        start=(_start(request, n) or (0.0,) * n) * blocks,
     )
     with AdapterStack(base, parts) as stack:
         scorer = fit_scorer(work, base)
