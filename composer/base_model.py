@@ -88,6 +88,15 @@ class LoadedBase:
     n_bytes: int
     # Whether logits are the last hidden states through the output layer, without scaling or cap.
     head_is_linear: bool = False
+    # Whether rows that share a sequence, kept apart by a mask, get the numbers of rows alone.
+    packs_rows: bool = False
+
+    @property
+    def window(self) -> int:
+        """Return how many tokens back a token surely sees."""
+        config = self.model.config.get_text_config()
+        windows = [getattr(config, key, None) for key in ("sliding_window", "attention_chunk_size")]
+        return min((int(window) for window in windows if window), default=1 << 30)
 
     @property
     def max_length(self) -> int:
@@ -156,6 +165,7 @@ def load_base(
         device=chosen_device,
         n_bytes=sum(item.numel() * item.element_size() for item in model.parameters()),
         head_is_linear=not config.is_encoder_decoder and _head_is_linear(model),
+        packs_rows=not config.is_encoder_decoder and _packs_rows(model),
     )
 
 
@@ -390,6 +400,37 @@ def _head_is_linear(model: PreTrainedModel) -> bool:
         whole = model(input_ids=ids, use_cache=False).logits
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         return bool(torch.allclose(whole, head(hidden), rtol=1e-3, atol=1e-3))
+
+
+def _packs_rows(model: PreTrainedModel) -> bool:
+    """Try whether a masked sequence of two rows gives the second what it gets alone.
+
+    Architectures that know neither positions nor such masks (ALiBi, recurrent ones) do not.
+    """
+    if model.base_model is model:
+        return False
+    row, n = [1, 0, 1, 1], 4
+    ids = torch.tensor([row], device=model.device)
+    both = torch.tensor([[0, *row[1:], *row]], device=model.device)
+    positions = torch.arange(n, device=model.device).repeat(1, 2)
+    rows = torch.arange(2 * n, device=model.device) // n
+    sees = (rows[:, None] == rows) & torch.ones(2 * n, 2 * n, device=model.device).bool().tril()
+    mask = torch.zeros(sees.shape, dtype=model.dtype, device=model.device)
+    mask.masked_fill_(~sees, torch.finfo(model.dtype).min)
+    with torch.inference_mode():
+        alone = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        mixed = model.base_model(input_ids=both, use_cache=False).last_hidden_state[:, n:]
+        try:
+            packed = model.base_model(
+                input_ids=both,
+                position_ids=positions,
+                attention_mask=mask[None, None],
+                use_cache=False,
+            ).last_hidden_state[:, n:]
+        except (TypeError, ValueError, RuntimeError):
+            return False
+    error, wrong = (packed - alone).float().norm(), (mixed - alone).float().norm()
+    return bool(error <= 0.1 * wrong)
 
 
 def _cpu_multiplies_bfloat16() -> bool:

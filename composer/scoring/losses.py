@@ -29,6 +29,7 @@ from composer.scoring.encoding import (
     pad_sequences,
     read_shared,
 )
+from composer.scoring.packing import Pack, cut_packs, pack_rows
 from composer.stacking import AdapterStack
 
 # Tokens of one forward pass from which a processor is no faster with more.
@@ -47,7 +48,8 @@ class Scorer:
     """The losses of weight vectors on a fixed set of rows, many vectors in one forward pass.
 
     Rows of one task often begin alike (their instruction); a causal model then reads the shared
-    beginning once a weight vector, not once a row.
+    beginning once a weight vector, not once a row. Where the model allows, such rows are packed
+    into one sequence (see `packing`), else they are padded.
     """
 
     def __init__(
@@ -66,6 +68,10 @@ class Scorer:
         self._shared = (
             0 if base.is_seq2seq else count_shared([item.prompt for item in self.examples])
         )
+        longest = max((item.n_tokens for item in self.examples), default=0)
+        self._packs: dict[tuple[int, ...], Pack] | None = None
+        if base.packs_rows and base.head_is_linear and longest <= base.window:
+            self._packs = {}
 
     def losses(self, stack: AdapterStack, weights: FloatArray) -> FloatArray:
         """Return the loss of every row under every weight vector, (vectors, rows).
@@ -125,16 +131,23 @@ class Scorer:
 
     def _batches(self, n_vectors: int) -> Iterator[tuple[list[int], list[int]]]:
         order = sorted(range(len(self.examples)), key=lambda i: self.examples[i].n_tokens)
-        for rows in cut_batches(
-            order, [self.examples[i].n_tokens for i in order], self.batch_tokens
-        ):
-            longest = self.examples[rows[-1]].n_tokens - self._shared
-            cost = longest * len(rows) + self._shared
+        lengths = [self.examples[i].n_tokens for i in order]
+        if self._packs is None:
+            batches = cut_batches(order, lengths, self.batch_tokens)
+        else:
+            batches = cut_packs(order, lengths, self._shared)
+        for rows in batches:
+            cost = self._shared + self._cost(rows)
             # One vector alone can be folded into the layers: cheaper where the chip is busy anyway.
             busy = self.base.device.type == "cpu" and cost >= BUSY_TOKENS
             step = 1 if busy else max(1, self.batch_tokens // cost)
             for start in range(0, n_vectors, step):
                 yield list(range(start, min(start + step, n_vectors))), rows
+
+    def _cost(self, rows: Sequence[int]) -> int:
+        """Return how many tokens a pass over the rows reads beside their shared beginning."""
+        own = [self.examples[i].n_tokens - self._shared for i in rows]
+        return max(own) * len(own) if self._packs is None else sum(own)
 
     def _forward(
         self, stack: AdapterStack, weights: FloatArray, rows: list[int]
@@ -145,6 +158,11 @@ class Scorer:
         w = torch.as_tensor(weights, dtype=torch.float32, device=device)
         if self.base.is_seq2seq:
             return _seq2seq_logits(self.base, stack, w, examples)
+        if self._packs is not None:
+            key = tuple(rows)
+            if key not in self._packs:
+                self._packs[key] = pack_rows(examples, self._shared, self.base)
+            return _packed_logits(self.base, stack, w, self._packs[key], len(rows))
         ids, labels = _causal_batch(examples, self._shared, self.base)
         ids, labels = ids.repeat(len(w), 1), labels.repeat(len(w), 1)
         row_weights = w.repeat_interleave(len(rows), dim=0)
@@ -226,6 +244,25 @@ def _causal_batch(
         first = len(item.prompt) - 1 - shared
         labels[row, first : first + len(item.answer)] = torch.tensor(item.answer)
     return ids.to(base.device), labels.to(base.device)
+
+
+def _packed_logits(
+    base: LoadedBase, stack: AdapterStack, w: torch.Tensor, pack: Pack, n_rows: int
+) -> tuple[torch.Tensor, Labels]:
+    vectors, answers = len(w), len(pack.place)
+    with stack.applied(w):
+        hidden = base.model.base_model(
+            input_ids=pack.ids.expand(vectors, -1),
+            position_ids=pack.positions,
+            attention_mask=pack.mask,
+            use_cache=False,
+        ).last_hidden_state[:, pack.place]
+    # An adapted head sees positions, not sequences: each takes its vector's weights along.
+    with stack.applied(w.repeat_interleave(answers, dim=0)):
+        logits = base.model.get_output_embeddings()(hidden.flatten(0, 1))
+    first = torch.arange(vectors, device=base.device)[:, None] * n_rows
+    labels = Labels(pack.wanted.repeat(vectors), (first + pack.row).flatten())
+    return logits.float(), labels
 
 
 def _seq2seq_logits(
