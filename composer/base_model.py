@@ -154,6 +154,7 @@ def load_base(
         raise BaseModelError(message)
     model = model.to(chosen_device).eval().requires_grad_(requires_grad=False)
     speed_up(model, chosen_device, chosen_dtype)
+    head_is_linear, packs_rows = (False, False) if config.is_encoder_decoder else _try_out(model)
     return LoadedBase(
         source=source,
         model=model,
@@ -164,8 +165,8 @@ def load_base(
         dtype=chosen_dtype,
         device=chosen_device,
         n_bytes=sum(item.numel() * item.element_size() for item in model.parameters()),
-        head_is_linear=not config.is_encoder_decoder and _head_is_linear(model),
-        packs_rows=not config.is_encoder_decoder and _packs_rows(model),
+        head_is_linear=head_is_linear,
+        packs_rows=packs_rows,
     )
 
 
@@ -387,50 +388,49 @@ def _module_table(model: nn.Module) -> ModuleTable:
     return table
 
 
-def _head_is_linear(model: PreTrainedModel) -> bool:
-    """Try whether the logits are the last hidden states through the output layer.
+def _try_out(model: PreTrainedModel) -> tuple[bool, bool]:
+    """Run two tiny passes and tell (`LoadedBase.head_is_linear`, `LoadedBase.packs_rows`).
 
-    Some architectures scale or cap their logits; those compute all positions the long way.
+    Some architectures scale or cap their logits: those compute all positions the long way. Some
+    know neither positions nor masks of pairs (ALiBi, recurrent ones): their rows are padded.
     """
     head = model.get_output_embeddings()
     if head is None or model.base_model is model:
-        return False
-    ids = torch.tensor([[1, 0, 1, 0]], device=model.device)
+        return False, False
+    row = [1, 0, 1, 0]
+    kept: list[torch.Tensor] = []
+    hook = model.base_model.register_forward_hook(
+        lambda _module, _inputs, output: kept.append(output.last_hidden_state)
+    )
     with torch.inference_mode():
-        whole = model(input_ids=ids, use_cache=False).logits
-        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        return bool(torch.allclose(whole, head(hidden), rtol=1e-3, atol=1e-3))
-
-
-def _packs_rows(model: PreTrainedModel) -> bool:
-    """Try whether a masked sequence of two rows gives the second what it gets alone.
-
-    Architectures that know neither positions nor such masks (ALiBi, recurrent ones) do not.
-    """
-    if model.base_model is model:
-        return False
-    row, n = [1, 0, 1, 1], 4
-    ids = torch.tensor([row], device=model.device)
-    both = torch.tensor([[0, *row[1:], *row]], device=model.device)
-    positions = torch.arange(n, device=model.device).repeat(1, 2)
-    rows = torch.arange(2 * n, device=model.device) // n
-    sees = (rows[:, None] == rows) & torch.ones(2 * n, 2 * n, device=model.device).bool().tril()
-    mask = torch.zeros(sees.shape, dtype=model.dtype, device=model.device)
-    mask.masked_fill_(~sees, torch.finfo(model.dtype).min)
-    with torch.inference_mode():
-        alone = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        mixed = model.base_model(input_ids=both, use_cache=False).last_hidden_state[:, n:]
+        ids = torch.tensor([row], device=model.device)
         try:
-            packed = model.base_model(
-                input_ids=both,
-                position_ids=positions,
-                attention_mask=mask[None, None],
-                use_cache=False,
-            ).last_hidden_state[:, n:]
-        except (TypeError, ValueError, RuntimeError):
-            return False
-    error, wrong = (packed - alone).float().norm(), (mixed - alone).float().norm()
-    return bool(error <= 0.1 * wrong)
+            logits = model(input_ids=ids, use_cache=False).logits
+        finally:
+            hook.remove()
+        is_linear = bool(torch.allclose(logits, head(kept[0]), rtol=1e-3, atol=1e-3))
+        return is_linear, _packs_rows(model, row, kept[0])
+
+
+def _packs_rows(model: PreTrainedModel, row: list[int], alone: torch.Tensor) -> bool:
+    """Compare a row behind another with itself alone: kept apart, and to see what is large, not."""
+    n, device = len(row), model.device
+    ids = torch.tensor([[*row[::-1], *row]] * 2, device=device)
+    apart = torch.arange(n, device=device).repeat(2)
+    positions = torch.stack([apart, torch.arange(2 * n, device=device)])
+    causal = torch.ones(2 * n, 2 * n, dtype=torch.bool, device=device).tril()
+    rows = torch.arange(2 * n, device=device) // n
+    sees = torch.stack([causal & (rows[:, None] == rows), causal])
+    mask = torch.zeros(sees.shape, dtype=model.dtype, device=device)
+    mask.masked_fill_(~sees, torch.finfo(model.dtype).min)
+    try:
+        hidden = model.base_model(
+            input_ids=ids, position_ids=positions, attention_mask=mask[:, None], use_cache=False
+        ).last_hidden_state[:, n:]
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    error, mixed = (hidden - alone).float().flatten(1).norm(dim=1).tolist()
+    return bool(error <= 0.1 * mixed)
 
 
 def _cpu_multiplies_bfloat16() -> bool:

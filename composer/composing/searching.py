@@ -107,7 +107,7 @@ def find_weights(
             f"{request.budget} evaluations",
             request.budget,
         )
-        _tell_references(work, objective, len(candidates))
+        _tell_uniform(work, objective, len(candidates))
         _run(work, search, len(candidates))
     best = _confirm(work, base, candidates, search)
     return Found(best.weights, best.fit_loss, search.optimizer_resolved, len(search.history))
@@ -145,7 +145,7 @@ def _learn_weights(work: Work, base: LoadedBase, candidates: list[LoraAdapter]) 
             f"each counted as {STEP_EVALUATIONS} evaluations",
             request.budget,
         )
-        _tell_references(work, objective, n, blocks)
+        _tell_uniform(work, objective, n, blocks)
         _run(work, search, n)
     best = _confirm(work, base, parts, search)
     by_block = np.array(best.weights).reshape(blocks, n)
@@ -211,18 +211,17 @@ def softmax_prior(losses: Sequence[float]) -> tuple[float, ...]:
     return tuple(round(float(share), 3) for share in shares / shares.sum())
 
 
-def _tell_references(work: Work, objective: _FitRows, n_candidates: int, n_blocks: int = 1) -> None:
-    n = n_candidates * n_blocks
-    weights = np.array([np.zeros(n), np.full(n, 1 / n_candidates)])
-    base_loss, uniform_loss = objective.losses(weights)
-    work.on_progress(ReferenceScored("base", float(base_loss)))
-    work.on_progress(ReferenceScored("uniform", float(uniform_loss)))
+def _tell_uniform(work: Work, objective: _FitRows, n_candidates: int, n_blocks: int = 1) -> None:
+    (loss,) = objective.losses(np.full((1, n_candidates * n_blocks), 1 / n_candidates))
+    work.on_progress(ReferenceScored("uniform", float(loss)))
 
 
 def _run(work: Work, search: WeightSearch | GradientSearch, n_candidates: int) -> None:
-    """Tell of every evaluation; of weights by blocks their means are told."""
+    """Tell of every evaluation, the base's as a reference too; of blocks' weights their means."""
     best = np.inf
     for evaluation in search.evaluations():
+        if evaluation.number == 0:
+            work.on_progress(ReferenceScored("base", evaluation.fit_loss))
         is_best = evaluation.loss < best
         best = min(best, evaluation.loss)
         work.on_progress(
@@ -247,8 +246,9 @@ def _take_hand_weights(work: Work, objective: _FitRows, candidates: list[LoraAda
     hand = work.request.hand_weights or {}
     weights = np.array([[0.0] * len(candidates), [hand[item.name] for item in candidates]])
     work.phase("searching", "scoring the weights set by hand", 1)
-    _tell_references(work, objective, len(candidates))
+    _tell_uniform(work, objective, len(candidates))
     losses = objective.losses(weights)
+    work.on_progress(ReferenceScored("base", float(losses[0])))
     if losses[1] >= WORST_LOSS:
         raise SearchError("The loss of the weights set by hand is not a number. Make them smaller.")
     for number, (vector, loss) in enumerate(zip(weights, losses, strict=True)):

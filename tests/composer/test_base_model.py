@@ -66,7 +66,7 @@ def test_a_model_that_caps_its_logits_takes_the_long_way(causal_folder: Path) ->
         return output
 
     model.forward = capped
-    assert not base_model._head_is_linear(model)
+    assert not base_model._try_out(model)[0]
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
