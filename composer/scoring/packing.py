@@ -35,7 +35,7 @@ def pack_rows(examples: Sequence[EncodedExample], shared: int, base: LoadedBase)
     """Pack rows that begin with the same `shared` tokens (0: with none)."""
     ids = list(examples[0].prompt[:shared])
     positions, owner = list(range(shared)), [-1] * shared
-    place, wanted, row = [], [], []
+    place, wanted, row = list[int](), list[int](), list[int]()
     for number, item in enumerate(examples):
         first = len(ids) + len(item.prompt) - 1 - shared
         place += range(first, first + len(item.answer))
