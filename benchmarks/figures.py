@@ -9,38 +9,30 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 
 import numpy as np
 
 from benchmarks.reporting import PROJECT
 from benchmarks.zoo import BASE, demo_zoo
 from composer.adapter import LoraAdapter
-from composer.base_model import load_base
-from composer.composing.searching import softmax_prior
-from composer.scoring import AnswerLogits, FloatArray, Scorer, encode_examples
-from composer.search import SearchSettings, WeightSearch
+from composer.base_model import LoadedBase, load_base
+from composer.composing.preparing import Work
+from composer.composing.request import ComposeRequest
+from composer.composing.searching import find_weights
+from composer.examples import Example, ExampleSplit
+from composer.progress import EvaluationScored, Progress, never
+from composer.scoring import Scorer, encode_examples
 from composer.selection import keep_best, score_alone
-from composer.stacking import AdapterStack
 
-TARGET, FIT_ROWS, BUDGET, CANDIDATES = "pick_vehicle", 5, 40, 8
+TARGET, FIT_ROWS, CANDIDATES = "pick_vehicle", 5, 8
 IMAGES = PROJECT / "docs" / "images"
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 640, 320, 56, 24, 44
-COLOURS = ("#1f6feb", "#bc4c00", "#1a7f37", "#8250df")
-
-
-class _FitRows:
-    def __init__(self, stack: AdapterStack, scorer: Scorer) -> None:
-        self._stack, self._scorer = stack, scorer
-
-    def losses(self, weights: FloatArray) -> FloatArray:
-        return np.asarray(self._scorer.losses(self._stack, weights).mean(axis=1))
-
-    def answer_logits(self, weights: FloatArray) -> AnswerLogits:
-        return self._scorer.answer_logits(self._stack, weights)
+COLOURS = ("#1f6feb", "#bc4c00", "#1a7f37", "#8250df", "#bf3989")
 
 
 def main() -> int:
-    """Screen, search four times, draw."""
+    """Screen, search five times, draw."""
     zoo = demo_zoo()
     base = load_base(BASE)
     rows = zoo.only([TARGET]).targets[0].draw(FIT_ROWS, 0)
@@ -48,27 +40,34 @@ def main() -> int:
     pool = [LoraAdapter.load(item.folder, base.module_table, name=item.name) for item in zoo.pool]
     alone = score_alone(base, pool, scorer)
     candidates = keep_best(pool, alone, CANDIDATES)
-    single = (1.0, *[0.0] * (CANDIDATES - 1))
-    mean = softmax_prior([alone[item.name] for item in candidates])
     lines = {}
-    with AdapterStack(base, candidates) as stack:
-        for name in ("NGOpt", "greedy", "greedy+gn", "gauss-newton"):
-            near_mean = name == "gauss-newton"
-            settings = SearchSettings(
-                name,
-                BUDGET,
-                42,
-                start=mean if near_mean else single,
-                prior=mean if near_mean else None,
-            )
-            search = WeightSearch(_FitRows(stack, scorer), CANDIDATES, settings)
-            losses = [evaluation.fit_loss for evaluation in search.evaluations()]
-            lines[name] = np.minimum.accumulate(losses[1:]).tolist()
-            print(f"{name}: {lines[name][-1]:.3f} after {len(lines[name])} evaluations")
+    for name in ("NGOpt", "greedy", "greedy+gn", "gauss-newton", "duel"):
+        lines[name] = _search(name, base, rows, candidates, alone)
+        print(f"{name}: {lines[name][-1]:.3f} after {len(lines[name])} evaluations")
     IMAGES.mkdir(exist_ok=True)
     (IMAGES / "search.svg").write_text(draw_lines(lines), encoding="utf-8")
     (IMAGES / "screening.svg").write_text(draw_bars(alone), encoding="utf-8")
     return 0
+
+
+def _search(
+    name: str,
+    base: LoadedBase,
+    rows: tuple[Example, ...],
+    candidates: list[LoraAdapter],
+    alone: dict[str, float],
+) -> list[float]:
+    """Return the best fit loss so far after every evaluation but that of the base."""
+    losses: list[float] = []
+
+    def hear(event: Progress) -> None:
+        if isinstance(event, EvaluationScored) and event.number:
+            losses.append(event.fit_loss)
+
+    request = ComposeRequest(BASE, (), rows, Path(), optimizer=name)
+    split = ExampleSplit(rows, (), tuple(range(len(rows))), ())
+    find_weights(Work(request, split, hear, never), base, candidates, alone)
+    return [float(loss) for loss in np.minimum.accumulate(losses)]
 
 
 def draw_lines(lines: Mapping[str, Sequence[float]]) -> str:

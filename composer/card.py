@@ -217,27 +217,31 @@ def _method_lines(recipe: Mapping[str, Any]) -> list[str]:
 
 
 def _penalty(recipe: Mapping[str, Any]) -> str:
+    if recipe.get("prior") == "start":
+        how = "its start s, where that is a mean of the best adapters,"
+        return f"held near {how} by {recipe['prior_penalty']:g} sum (w - s)^2"
     if recipe.get("prior") == "mean":
-        return f"from the mean on, penalty {recipe['prior_penalty']:g} sum (w - 1/N)^2"
+        return f"held near the mean by {recipe['prior_penalty']:g} sum (w - 1/N)^2"
     if recipe.get("prior") == "softmax":
-        how = "a mean of the adapters, the better ones weighing more"
-        return f"from {how}, on; penalty {recipe['prior_penalty']:g} sum (w - mean)^2"
+        how = "a mean p of the adapters, the better ones weighing more,"
+        return f"held near {how} by {recipe['prior_penalty']:g} sum (w - p)^2"
     return f"penalty {recipe['l1_penalty']:g} mean |w|"
 
 
 def _learning_line(recipe: Mapping[str, Any]) -> str:
     rows, gradient = recipe["rows"]["fit"], recipe.get("gradient")
+    blocks = recipe.get("weight_blocks", 1)
+    each = f", one for each of {blocks} blocks of layers; the table shows their means"
+    each = each if blocks > 1 else ""
     if not gradient:
         return (
             f"* Weights of the adapters learned without gradients on {rows} rows, after LoraHub "
-            f"({PAPER})."
+            f"({PAPER}){each}."
         )
-    blocks = gradient["weight_blocks"]
-    each = f", one for each of {blocks} blocks of layers; the table shows their means"
     steps = f"{gradient['steps']} steps of Adam, each counted as {gradient['step_evaluations']}"
     return (
         f"* Weights of the adapters learned with gradients on {rows} rows ({steps} "
-        f"evaluations){each if blocks > 1 else ''}."
+        f"evaluations){each}."
     )
 
 

@@ -12,8 +12,7 @@ import contextlib
 import json
 import math
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from composer.adapter import LoraAdapter, LoraLayer
 from composer.backpropagation import Update, hooked, mean_loss
 from composer.base_model import LoadedBase
 from composer.errors import SearchError, Stopped, StorageFull
-from composer.inspection import ModuleTable
 from composer.progress import ShouldStop, never
 from composer.scoring import EncodedExample, FloatArray, l1_penalty
 from composer.search import WORST_LOSS, Evaluation, Objective, finite_losses
@@ -38,8 +36,6 @@ RESOLVED = "Adam, with gradients"
 # an evaluation alone, and 4 to 6 times as long as one of a greedy population.
 BACKWARD_EVALUATIONS = 2
 STEP_EVALUATIONS = 1 + BACKWARD_EVALUATIONS
-
-_LAYER = re.compile(r".*?\.\d+(?=\.|$)")
 
 
 @dataclass(frozen=True)
@@ -184,30 +180,6 @@ class GradientSearch:
             raise Stopped("Stopped by request.")
 
 
-def split_into_blocks(
-    adapters: Sequence[LoraAdapter], table: ModuleTable, n_blocks: int
-) -> list[LoraAdapter]:
-    """Cut every adapter into one for each block of layers, block by block: blocks x adapters.
-
-    Weights of these, merged by an exact sum, are weights of the adapters block by block. Layers are
-    counted in the order of the base; what belongs to none, as a head, goes with the last block.
-
-    Raises:
-        SearchError: if the base has fewer layers than there are to be blocks.
-    """
-    block_of = _blocks(table, n_blocks)
-    return [
-        LoraAdapter(
-            f"{adapter.name} [{block + 1} of {n_blocks}]",
-            {path: layer for path, layer in adapter.layers.items() if block_of[path] == block},
-            adapter.base_name,
-            adapter.task_type,
-        )
-        for block in range(n_blocks)
-        for adapter in adapters
-    ]
-
-
 class WeightedSum:
     """What the adapters add to each layer, `sum_i w_i s_i B_i A_i x`, differentiable in `weights`.
 
@@ -237,20 +209,6 @@ class WeightedSum:
             return linear(ranks, b.to(x.dtype))
 
         return update
-
-
-def _blocks(table: ModuleTable, n_blocks: int) -> Mapping[str, int]:
-    """Return the block of every module: its layer's place among all layers, in equal shares."""
-    found = {path: _LAYER.match(path) for path in table}
-    layers = list(dict.fromkeys(match[0] for match in found.values() if match))
-    if not 1 <= n_blocks <= len(layers):
-        message = (
-            f"The base has {len(layers)} layers, so there can be 1 to {len(layers)} blocks of "
-            f"them, not {n_blocks}."
-        )
-        raise SearchError(message)
-    place = {layer: i * n_blocks // len(layers) for i, layer in enumerate(layers)}
-    return {path: place[match[0]] if match else n_blocks - 1 for path, match in found.items()}
 
 
 def _cut(rows: Sequence[EncodedExample], batch_tokens: int) -> list[list[EncodedExample]]:

@@ -10,6 +10,7 @@ from composer.compatibility import MERGE_METHODS
 
 SELECTIONS = ("screened", "similar", "random", "all")
 OPTIMIZERS = (
+    "duel",
     "gauss-newton",
     "greedy+gn",
     "greedy",
@@ -79,18 +80,17 @@ def _compose(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weight-blocks",
         type=int,
-        default=1,
         metavar="N",
-        help="with gradient: a weight for each of N blocks of layers",
+        help="a weight for each of N blocks of layers; duel, gauss-newton (there 2), gradient",
     )
-    parser.add_argument("--budget", type=int, default=40, metavar="K", help="evaluations")
+    parser.add_argument("--budget", type=int, default=52, metavar="K", help="evaluations")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--n-fit", type=int, metavar="N", help="rows to search on; others judge")
     parser.add_argument("--weight-bound", type=float, default=1.5, metavar="W")
     parser.add_argument("--l1-penalty", type=float, default=0.05, metavar="P")
     parser.add_argument(
         "--prior",
-        choices=("auto", "zero", "mean", "softmax"),
+        choices=("auto", "zero", "start", "mean", "softmax"),
         default="auto",
         help="what weights stay near",
     )

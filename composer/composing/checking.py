@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from composer.adapter import WEIGHTS_NAME, LoraAdapter
 from composer.base_model import LoadedBase
-from composer.composing.request import ComposeRequest
+from composer.composing.request import CHOOSING, ComposeRequest
 from composer.errors import (
     IncompatibleAdapters,
     InvalidAdapter,
@@ -120,7 +120,7 @@ def _check_similarity(request: ComposeRequest) -> None:
 
 
 def _check_optimizer(request: ComposeRequest) -> None:
-    """Refuse an unknown optimiser, and what only the one with gradients can do or cannot do.
+    """Refuse an unknown optimiser, and what it cannot do.
 
     Raises:
         SearchError: naming the optimiser.
@@ -128,16 +128,34 @@ def _check_optimizer(request: ComposeRequest) -> None:
     """
     if request.optimizer != GRADIENT:
         require_optimizer(request.optimizer)
-        if request.weight_blocks > 1:
-            message = f"Weights by blocks of layers are learned by {GRADIENT} only. Choose it."
-            raise SearchError(message)
-    elif request.prior in ("mean", "softmax"):
+    elif request.prior not in ("auto", "zero"):
         message = f"{GRADIENT} begins at the best adapter and takes no prior. Leave it out."
         raise SearchError(message)
     elif request.merge_method == "factor":
         message = f"{GRADIENT} learns the weights of an exact sum. Choose concat or svd."
         raise IncompatibleAdapters(message)
-    elif request.weight_blocks > 1 and request.hand_weights is not None:
+    if request.prior == "start" and request.optimizer not in CHOOSING:
+        message = f"Only {' and '.join(CHOOSING)} choose a start. Choose one, or another prior."
+        raise SearchError(message)
+    if request.weight_blocks not in {None, 1}:
+        _check_blocks(request)
+
+
+def _check_blocks(request: ComposeRequest) -> None:
+    """Weights by blocks of layers are searched by some, and only where sums are exact.
+
+    Raises:
+        SearchError: naming the optimiser, or the weights set by hand.
+        IncompatibleAdapters: they were asked for with LoraHub's formula.
+    """
+    if request.optimizer not in {GRADIENT, *CHOOSING}:
+        names = f"{', '.join(CHOOSING)} and {GRADIENT}"
+        message = f"Weights by blocks of layers are found by {names} only."
+        raise SearchError(message)
+    if request.merge_method == "factor":
+        message = "Weights by blocks of layers are those of an exact sum. Choose concat or svd."
+        raise IncompatibleAdapters(message)
+    if request.hand_weights is not None:
         message = "Weights set by hand are one an adapter. Leave out the weight blocks."
         raise SearchError(message)
 

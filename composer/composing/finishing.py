@@ -210,4 +210,6 @@ def _recipe(work: Work, base: LoadedBase, outcome: Outcome) -> dict[str, Any]:
     return recipe | {
         "quick_lora": outcome.quick.facts if outcome.quick else None,
         "gradient": outcome.found.gradient,
+        "weight_blocks": outcome.found.blocks,
+        "block_weights": outcome.found.weights_by_block([item.name for item in outcome.candidates]),
     }

@@ -15,10 +15,10 @@ from composer.selection import PoolMember, Selection
 
 Similarity = Literal["tfidf", "embedding"]
 
-# Its linear model wants no sparse weights, and a mean of screened candidates is a good start.
-GAUSS_NEWTON = "gauss-newton"
+# These choose where to start and stay near it, and can weigh blocks of layers each for itself.
+CHOOSING = ("duel", "gauss-newton")
 
-Prior = Literal["auto", "zero", "mean", "softmax"]
+Prior = Literal["auto", "zero", "start", "mean", "softmax"]
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,17 @@ class ComposeRequest:
     `held_out` gives separate rows to judge on; without it `examples` are split, `n_fit` of them to
     fit (None: by their number). `hand_weights` skips the search: adapter name to weight.
     `quick_lora` trains a LoRA on the fit rows, with gradients, and lets it take part.
-    `prior="softmax"` starts at a mean p of the candidates, `p_i` proportional to exp(-loss_i / 0.5)
-    of their losses alone, and holds the weights near it by `prior_penalty * sum_i (w_i - p_i)^2`;
-    `"mean"` does so with `p_i = 1/N`. `"zero"` starts at the best single adapter and holds them
-    sparse, by LoraHub's `l1_penalty * mean_i |w_i|`. `"auto"` is softmax for gauss-newton, zero
-    for all others and for the factor merge, where a mean of N adapters is N times too weak.
-    `optimizer="gradient"` learns the weights with gradients; then `weight_blocks` of 2 or more give
-    each adapter a weight for each block of layers. `num_workers` is how many candidates nevergrad
-    is asked for at once.
+    `prior="zero"` starts at the best single adapter and holds the weights sparse, by LoraHub's
+    `l1_penalty * mean_i |w_i|`. The other priors hold them near some p, by
+    `prior_penalty * sum_i (w_i - p_i)^2`: `"start"` near where the search starts, the best of some
+    means: of the best two, three and four, and the softmax mean (and, for gauss-newton, the best
+    adapter alone); `"mean"` starts at p_i = 1/N, `"softmax"` at p_i proportional to
+    exp(-loss_i / 0.5) of the candidates' losses alone. `"auto"` is start for duel and gauss-newton,
+    zero for all others and for the factor merge, where a mean of N adapters is N times too weak.
+    `weight_blocks` of 2 or more give each adapter a weight for each block of layers, which
+    duel, gauss-newton and gradient can find; None is 2 for the first two and 1 for all others.
+    `optimizer="gradient"` learns the weights with gradients. `num_workers` is how many candidates
+    nevergrad is asked for at once.
     `similarity="embedding"` compares texts by the model in the folder `embedding_model`, or by
     that name where sentence-transformers is installed.
     `folds` of 2 or more add a cross-validated score of the search, for as many more searches.
@@ -51,10 +54,10 @@ class ComposeRequest:
     similarity: Similarity = "tfidf"
     embedding_model: str = ""
     n_candidates: int = 8
-    optimizer: str = "greedy+gn"
+    optimizer: str = "duel"
     num_workers: int = 1
-    weight_blocks: int = 1
-    budget: int = 40
+    weight_blocks: int | None = None
+    budget: int = 52
     seed: int = 42
     n_fit: int | None = None
     held_out: tuple[Example, ...] | None = None
@@ -76,12 +79,20 @@ class ComposeRequest:
     base_cache: BaseModelCache | None = field(default=None, repr=False, compare=False)
 
     @property
-    def resolved_prior(self) -> Literal["zero", "mean", "softmax"]:
+    def resolved_blocks(self) -> int:
+        """Return into how many blocks of layers the weights are cut; fewer if layers are fewer."""
+        if self.weight_blocks is not None:
+            return self.weight_blocks
+        is_exact = self.merge_method != "factor" and self.hand_weights is None
+        return 2 if self.optimizer in CHOOSING and is_exact else 1
+
+    @property
+    def resolved_prior(self) -> Literal["zero", "start", "mean", "softmax"]:
         """Return what the weights are held near: `prior`, or what "auto" comes to."""
         if self.prior != "auto":
             return self.prior
-        if self.optimizer == GAUSS_NEWTON and self.merge_method != "factor":
-            return "softmax"
+        if self.optimizer in CHOOSING and self.merge_method != "factor":
+            return "start"
         return "zero"
 
 

@@ -11,16 +11,11 @@ import numpy as np
 
 from composer.adapter import LoraAdapter
 from composer.base_model import LoadedBase
+from composer.blocks import most_blocks, split_into_blocks
 from composer.composing.preparing import Work, fit_scorer
 from composer.composing.request import ComposeRequest
 from composer.errors import SearchError
-from composer.gradient import (
-    GRADIENT,
-    STEP_EVALUATIONS,
-    GradientSearch,
-    GradientSettings,
-    split_into_blocks,
-)
+from composer.gradient import GRADIENT, STEP_EVALUATIONS, GradientSearch, GradientSettings
 from composer.progress import (
     EvaluationScored,
     ReferenceScored,
@@ -40,6 +35,8 @@ from composer.widening import in_float32
 CONTENDERS = 4
 # How fast an adapter's share of the softmax prior falls with its loss alone, in nats.
 TEMPERATURE = 0.5
+# Of how many of the best adapters a mean may be where a search starts.
+MEANS_OF = (2, 3, 4)
 # Above this size the float32 passes take longer than they are worth.
 CONFIRM_BYTES = 2 * 1024**3
 
@@ -49,7 +46,7 @@ class Found:
     """What the search ended with.
 
     Where layers are weighed in blocks, `weights` are the means over the blocks, and `part_weights`
-    belong to `parts`, the candidates cut block by block.
+    belong to `parts`, the candidates cut block by block, behind which a quick LoRA may stand.
     """
 
     weights: tuple[float, ...]
@@ -58,7 +55,15 @@ class Found:
     n_evaluations: int
     parts: tuple[LoraAdapter, ...] = ()
     part_weights: tuple[float, ...] = ()
+    blocks: int = 1
     gradient: dict[str, Any] | None = None  # for the recipe, where gradients were used
+
+    def weights_by_block(self, names: Sequence[str]) -> dict[str, list[float]]:
+        """Return each candidate's weights, block by block; empty if there is but one block."""
+        if self.blocks == 1:
+            return {}
+        by_block = np.array(self.part_weights[: self.blocks * len(names)]).reshape(self.blocks, -1)
+        return {name: by_block[:, i].tolist() for i, name in enumerate(names)}
 
     def weighed(
         self, candidates: Sequence[LoraAdapter]
@@ -72,30 +77,66 @@ class Found:
 def find_weights(
     work: Work, base: LoadedBase, candidates: list[LoraAdapter], alone: Mapping[str, float]
 ) -> Found:
-    """Search from the best single adapter, or take the weights set by hand."""
+    """Search for the weights, or take those set by hand."""
     request = work.request
-    space: Literal["factor", "delta"] = "factor" if request.merge_method == "factor" else "delta"
-    if request.optimizer == GRADIENT and request.hand_weights is None:
-        return _learn_weights(work, base, candidates)
-    with AdapterStack(base, candidates, space=space) as stack:
+    if request.hand_weights is not None:
+        with AdapterStack(base, candidates, space=_space(request)) as stack:
+            return _take_hand_weights(work, _FitRows(stack, fit_scorer(work, base)), candidates)
+    blocks = most_blocks(base.module_table, request.resolved_blocks)
+    if request.weight_blocks is not None:
+        blocks = request.weight_blocks  # more than there are layers is an error, told by the split
+    parts = candidates
+    if blocks > 1:
+        parts = split_into_blocks(candidates, base.module_table, blocks)
+    if request.optimizer == GRADIENT:
+        best, resolved, spent, facts = _learn(work, base, candidates, parts)
+    else:
+        best, resolved, spent = _search(work, base, candidates, parts, alone)
+        facts = None
+    by_block = np.array(best.weights).reshape(blocks, len(candidates))
+    return Found(
+        tuple(map(float, by_block.mean(axis=0))),
+        best.fit_loss,
+        resolved,
+        spent,
+        parts=tuple(parts) if blocks > 1 else (),
+        part_weights=best.weights if blocks > 1 else (),
+        blocks=blocks,
+        gradient=facts,
+    )
+
+
+def _search(
+    work: Work,
+    base: LoadedBase,
+    candidates: list[LoraAdapter],
+    parts: list[LoraAdapter],
+    alone: Mapping[str, float],
+) -> tuple[Evaluation, str, int]:
+    """Search without gradients; return the best, the optimiser's own name, and what was spent."""
+    request, n = work.request, len(candidates)
+    blocks = len(parts) // n
+    first, *others = _starts(request, [alone[item.name] for item in candidates])
+    is_held = request.resolved_prior in ("mean", "softmax")
+    with AdapterStack(base, parts, space=_space(request)) as stack:
         objective = _FitRows(stack, fit_scorer(work, base))
-        if request.hand_weights is not None:
-            return _take_hand_weights(work, objective, candidates)
-        prior = _prior(request, candidates, alone)
         settings = SearchSettings(
             optimizer=request.optimizer,
             budget=request.budget,
             seed=request.seed,
             weight_bound=request.weight_bound,
             l1_penalty=request.l1_penalty,
-            start=prior or _start(request, len(candidates)),
+            start=first * blocks,
+            more_starts=tuple(start * blocks for start in others),
             num_workers=request.num_workers,
-            prior=prior,
+            prior=first * blocks if is_held else None,
             prior_penalty=request.prior_penalty,
+            prior_is_start=request.resolved_prior == "start",
+            blocks=blocks,
         )
         search = WeightSearch(
             objective,
-            len(candidates),
+            len(parts),
             settings,
             checkpoint=request.checkpoint,
             fingerprint=fingerprint_of(work, base, candidates),
@@ -103,28 +144,27 @@ def find_weights(
         )
         work.phase(
             "searching",
-            f"searching {len(candidates)} weights with {request.optimizer}, "
+            f"searching {len(parts)} weights with {request.optimizer}, "
             f"{request.budget} evaluations",
             request.budget,
         )
-        _tell_uniform(work, objective, len(candidates))
-        _run(work, search, len(candidates))
-    best = _confirm(work, base, candidates, search)
-    return Found(best.weights, best.fit_loss, search.optimizer_resolved, len(search.history))
+        _tell_uniform(work, objective, n, blocks)
+        _run(work, search, n)
+    best = _confirm(work, base, parts, search)
+    return best, search.optimizer_resolved, len(search.history)
 
 
-def _learn_weights(work: Work, base: LoadedBase, candidates: list[LoraAdapter]) -> Found:
-    """Learn the weights with gradients: one an adapter, or one for each block of its layers."""
+def _learn(
+    work: Work, base: LoadedBase, candidates: list[LoraAdapter], parts: list[LoraAdapter]
+) -> tuple[Evaluation, str, int, dict[str, Any]]:
+    """Learn the weights with gradients; return also how, for the recipe."""
     request, n = work.request, len(candidates)
-    blocks = request.weight_blocks
-    parts = candidates
-    if blocks > 1:
-        parts = split_into_blocks(candidates, base.module_table, blocks)
+    blocks = len(parts) // n
     settings = GradientSettings(
         budget=request.budget,
         weight_bound=request.weight_bound,
         l1_penalty=request.l1_penalty,
-        start=(_start(request, n) or (0.0,) * n) * blocks,
+        start=_starts(request, [0.0] * n)[0] * blocks,
     )
     with AdapterStack(base, parts) as stack:
         scorer = fit_scorer(work, base)
@@ -147,26 +187,13 @@ def _learn_weights(work: Work, base: LoadedBase, candidates: list[LoraAdapter]) 
         )
         _tell_uniform(work, objective, n, blocks)
         _run(work, search, n)
-    best = _confirm(work, base, parts, search)
-    by_block = np.array(best.weights).reshape(blocks, n)
     facts = {
         "steps": search.steps,
         "step_evaluations": STEP_EVALUATIONS,
         "learning_rate": settings.learning_rate,
-        "weight_blocks": blocks,
-        "block_weights": {
-            item.name: by_block[:, i].tolist() for i, item in enumerate(candidates) if blocks > 1
-        },
     }
-    return Found(
-        tuple(map(float, by_block.mean(axis=0))),
-        best.fit_loss,
-        search.optimizer_resolved,
-        search.spent,
-        parts=tuple(parts) if blocks > 1 else (),
-        part_weights=best.weights if blocks > 1 else (),
-        gradient=facts,
-    )
+    best = _confirm(work, base, parts, search)
+    return best, search.optimizer_resolved, search.spent, facts
 
 
 class _FitRows:
@@ -183,22 +210,27 @@ class _FitRows:
         return self._scorer.answer_logits(self._stack, weights)
 
 
-def _start(request: ComposeRequest, n_candidates: int) -> tuple[float, ...] | None:
-    """Start at the best single adapter, or unranked at zero as LoraHub."""
-    if request.selection != "screened":
-        return None
-    return (1.0, *[0.0] * (n_candidates - 1))  # the best alone comes first
+def _space(request: ComposeRequest) -> Literal["factor", "delta"]:
+    return "factor" if request.merge_method == "factor" else "delta"
 
 
-def _prior(
-    request: ComposeRequest, candidates: Sequence[LoraAdapter], alone: Mapping[str, float]
-) -> tuple[float, ...] | None:
-    """Return the weights that the penalty draws to, unless it is LoraHub's, which draws to zero."""
-    if request.resolved_prior == "zero":
-        return None
-    if request.resolved_prior == "mean":
-        return (1 / len(candidates),) * len(candidates)
-    return softmax_prior([alone[item.name] for item in candidates])
+def _starts(request: ComposeRequest, alone: Sequence[float]) -> list[tuple[float, ...]]:
+    """Return where the search may start; `alone` are the candidates' losses, the best first.
+
+    LoraHub starts at zero, and so does what is not screened, unless weights are held near a prior.
+    """
+    n = len(alone)
+    best_alone = (1.0,) + (0.0,) * (n - 1)
+    match request.resolved_prior:
+        case "zero":
+            return [best_alone if request.selection == "screened" else (0.0,) * n]
+        case "mean":
+            return [(1 / n,) * n]
+        case "softmax":
+            return [softmax_prior(alone)]
+        case "start":
+            means = [(1 / k,) * k + (0.0,) * (n - k) for k in MEANS_OF if k <= n]
+            return list(dict.fromkeys([best_alone, *means, softmax_prior(alone)]))
 
 
 def softmax_prior(losses: Sequence[float]) -> tuple[float, ...]:
@@ -272,10 +304,10 @@ def _confirm(
     ranked = sorted(search.history, key=lambda item: (item.loss, item.number))
     contenders = ranked[:CONTENDERS]
     weights = np.array([item.weights for item in contenders])
-    space: Literal["factor", "delta"] = (
-        "factor" if work.request.merge_method == "factor" else "delta"
-    )
-    with in_float32(base) as exact, AdapterStack(exact, candidates, space=space) as stack:
+    with (
+        in_float32(base) as exact,
+        AdapterStack(exact, candidates, space=_space(work.request)) as stack,
+    ):
         fit = _FitRows(stack, fit_scorer(work, exact)).losses(weights)
     penalty = np.array([item.loss - item.fit_loss for item in contenders])
     best = int(np.argmin(fit + penalty))

@@ -1,8 +1,8 @@
 """The ask/tell search for the weights of the candidates, with checkpoint and resume.
 
 A `WeightSearch` yields one `Evaluation` after the other; the caller shows them, stops, or goes on.
-Optimisers are nevergrad's by name and our own, `gauss-newton`, `greedy` and `greedy+gn`, which ask
-for whole populations. How weights are scored is the caller's `Objective`.
+Optimisers are nevergrad's by name and our own, `duel`, `gauss-newton`, `greedy` and `greedy+gn`,
+which ask for whole populations. How weights are scored is the caller's `Objective`.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ class SearchSettings:
     """How to search; `budget` counts evaluations beside number 0, the base alone.
 
     What is minimised is the fit loss and a penalty: LoraHub's `l1_penalty * mean_i |w_i|`, or with
-    a `prior` `prior_penalty * sum_i (w_i - prior_i)^2` in its place.
+    a `prior` `prior_penalty * sum_i (w_i - prior_i)^2 / blocks` in its place. The prior may be left
+    to the optimiser, which then says beside each question what the weights are held near.
     """
 
     optimizer: str
@@ -35,17 +36,30 @@ class SearchSettings:
     weight_bound: float = 1.5
     l1_penalty: float = 0.05
     start: tuple[float, ...] | None = None
+    # Other places where gauss-newton may start: it scores them all and goes on from the best.
+    more_starts: tuple[tuple[float, ...], ...] = ()
+    # The weights are those of so many blocks of layers, block by block; gauss-newton moves all
+    # blocks' weights of a candidate together first.
+    blocks: int = 1
     # Candidates that nevergrad is asked for at once.
     num_workers: int = 1
     prior: tuple[float, ...] | None = None
     prior_penalty: float = 0.05
+    # gauss-newton's choice among the starts is the prior.
+    prior_is_start: bool = False
 
-    def penalties(self, weights: FloatArray) -> FloatArray:
+    def together(self, n_weights: int) -> FloatArray:
+        """Return directions that move a candidate in all blocks: (candidates, weights)."""
+        return np.tile(np.eye(n_weights // self.blocks), self.blocks)
+
+    def penalties(self, weights: FloatArray, near: FloatArray | None = None) -> FloatArray:
         """Return the penalty of each weight vector: (..., candidates) -> (...)."""
-        if self.prior is None:
-            return l1_penalty(weights, self.l1_penalty)
-        squares = (weights - np.array(self.prior)) ** 2
-        return np.asarray(self.prior_penalty * squares.sum(axis=-1))
+        if near is None and self.prior is not None:
+            near = np.array(self.prior)
+        if near is None:
+            return l1_penalty(weights, 0.0 if self.prior_is_start else self.l1_penalty)
+        squares = (weights - near) ** 2
+        return np.asarray(self.prior_penalty / self.blocks * squares.sum(axis=-1))
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,7 @@ class Ask:
 
     weights: FloatArray  # (vectors, candidates)
     logits: bool = False
+    near: FloatArray | None = None  # what each is held near, (candidates,) or like `weights`
 
 
 @dataclass(frozen=True)
@@ -72,6 +87,7 @@ class Told:
 
     losses: FloatArray  # (vectors,), penalty included
     logits: AnswerLogits | None = None
+    left: int = 0  # evaluations that the budget still holds
 
 
 # An optimiser asks for populations and is told their losses; its return ends the search.

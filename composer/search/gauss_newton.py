@@ -1,78 +1,144 @@
-"""`gauss-newton`: steps on a linear model of the answer logits; `greedy+gn`: greedy ones before."""
+"""`gauss-newton`: steps on a linear model of the answer logits.
+
+`greedy+gn` takes greedy ones before, and `duel` lets two beginnings compete.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from composer.scoring import AnswerLogits, FloatArray
-from composer.search.asking import Ask, Optimizer, SearchSettings
+from composer.search.asking import Ask, Optimizer, SearchSettings, Told
 from composer.search.greedy import greedy_steps
 
 TRUST_RADIUS = 0.4
 DIFFERENCE = 0.2
+# Evaluations of a round beside one along each direction: the centre, and two steps to try.
+ROUND_EXTRA = 3
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a search stands: its best weights and their loss, and what it may still spend."""
+
+    weights: FloatArray  # (candidates,)
+    loss: float
+    left: int
+    near: FloatArray | None = None  # what the weights are held near, if not by the settings
 
 
 def gauss_newton(start: FloatArray, settings: SearchSettings) -> Optimizer:
-    """Take Gauss-Newton steps from the start until none helps.
+    """Score all starts, then take Gauss-Newton steps from the best until none helps.
 
-    The model is L(w + d) = L(w) + sum_i d_i J_i at the answer positions, J by finite differences:
-    one population of forward passes, no backward pass. Its loss is minimised in a trust region and
-    the step is taken only if the real loss falls.
+    The model is L(w + D s) = L(w) + sum_k s_k J_k at the answer positions, J by finite differences
+    along the directions D: one population of forward passes, no backward pass. Its loss is
+    minimised in a trust region and the step is taken only if the real loss falls. The first round
+    moves the weights of all blocks together, the others each for itself.
     """
-    yield from _gauss_newton_rounds(start, np.inf, settings)
+    starts = _list_starts(start, settings)
+    near = starts if settings.prior_is_start else None
+    told = yield Ask(starts, near=near)
+    i = int(np.argmin(told.losses))
+    place = _Place(starts[i], float(told.losses[i]), told.left, None if near is None else near[i])
+    yield from _rounds(place, settings.together(len(start)), settings)
 
 
 def greedy_gauss_newton(start: FloatArray, settings: SearchSettings) -> Optimizer:
     """Search greedily for one round, then take Gauss-Newton steps."""
     told = yield Ask(start[None])
-    best, best_loss = start, float(told.losses[0])
-    best, best_loss = yield from greedy_steps(best, best_loss, settings, rounds=1)
-    yield from _gauss_newton_rounds(best, best_loss, settings)
+    best, told = yield from greedy_steps(start, told, settings, rounds=1)
+    place = _Place(best, float(told.losses[0]), told.left)
+    yield from _rounds(place, settings.together(len(start)), settings)
 
 
-def _gauss_newton_rounds(best: FloatArray, best_loss: float, settings: SearchSettings) -> Optimizer:
-    radius = TRUST_RADIUS
+def duel(start: FloatArray, settings: SearchSettings) -> Optimizer:
+    """Let two beginnings compete, then take Gauss-Newton steps from the winner, block by block.
+
+    One is a greedy round from `start`, the best single adapter, held near nothing: it wins where
+    one adapter is nearly the task. The other is a Gauss-Newton round from the best of the other
+    starts, means of several, held near it.
+    """
+    starts = _list_starts(start, settings)
+    near = starts if settings.prior_is_start else None
+    told = yield Ask(starts, near=near)
+    losses, left = told.losses, told.left
+    from_mean = None
+    if len(losses) > 1:
+        i = 1 + int(np.argmin(losses[1:]))
+        place = _Place(starts[i], float(losses[i]), left, None if near is None else near[i])
+        directions = settings.together(len(start))
+        if _affords(place, directions):
+            place, _ = yield from _step(place, directions, TRUST_RADIUS, settings)
+        from_mean, left = place, place.left
+    told = Told(losses[:1], left=left)
+    if left:
+        best, told = yield from greedy_steps(starts[0], told, settings, rounds=1)
+        place = _Place(best, float(told.losses[0]), told.left)
+        if from_mean is not None and from_mean.loss < place.loss:
+            place = replace(from_mean, left=told.left)
+        yield from _rounds(place, np.eye(len(start)), settings)
+
+
+def _list_starts(start: FloatArray, settings: SearchSettings) -> FloatArray:
+    starts = np.array([start, *settings.more_starts])
+    return starts.clip(-settings.weight_bound, settings.weight_bound)
+
+
+def _affords(place: _Place, directions: FloatArray) -> bool:
+    return place.left >= len(directions) + ROUND_EXTRA
+
+
+def _rounds(
+    place: _Place, directions: FloatArray, settings: SearchSettings
+) -> Generator[Ask, Told, None]:
+    """Take steps as long as they help and the budget holds a round, block by block after the first.
+
+    Where it holds no round by blocks, all blocks move together.
+    """
+    n, radius = len(place.weights), TRUST_RADIUS
     while radius > TRUST_RADIUS / 8:
-        probes = best + _differences(best, settings.weight_bound)
-        told = yield Ask(np.concatenate([best[None], probes]), logits=True)
-        if told.logits is None or len(told.losses) < len(best) + 1:
-            return  # the budget cut the population short
-        i = int(np.argmin(told.losses))
-        centre = best
-        best_loss = min(best_loss, float(told.losses[0]))
-        if told.losses[i] < best_loss:
-            best, best_loss = probes[i - 1], float(told.losses[i])
-        proposals = _gauss_newton_steps(centre, probes, told.logits, settings, radius)
-        told = yield Ask(proposals)
-        i = int(np.argmin(told.losses))
-        if told.losses[i] < best_loss:
-            best, best_loss = proposals[i], float(told.losses[i])
-        else:
+        if not _affords(place, directions):
+            directions = settings.together(n)
+        if not _affords(place, directions):
+            return
+        place, is_better = yield from _step(place, directions, radius, settings)
+        if not is_better and (len(directions) == n or place.left < n):
             radius /= 2
+        directions = np.eye(n)
 
 
-def _differences(centre: FloatArray, bound: float) -> FloatArray:
-    """Return one small step along each axis, turned inwards at the bound: a square matrix."""
-    signs = np.where(centre + DIFFERENCE > bound, -1.0, 1.0)
-    return np.diag(signs * DIFFERENCE)
+def _step(
+    place: _Place, directions: FloatArray, radius: float, settings: SearchSettings
+) -> Generator[Ask, Told, tuple[_Place, bool]]:
+    """Take one step along the directions; tell whether the linear model's was better."""
+    centre, near = place.weights, place.near
+    lengths = _differences(centre, directions, settings.weight_bound)
+    probes = centre + lengths[:, None] * directions
+    told = yield Ask(np.concatenate([centre[None], probes]), logits=True, near=near)
+    if told.logits is None:
+        raise RuntimeError("Answer logits were asked for and not told.")
+    best, loss = centre, min(place.loss, float(told.losses[0]))
+    i = int(np.argmin(told.losses))
+    if told.losses[i] < loss:
+        best, loss = probes[i - 1], float(told.losses[i])
+    model = _LinearModel(centre, directions, lengths, told.logits)
+    steps = [model.minimise(settings, limit, near) for limit in (radius, radius / 2)]
+    told = yield Ask(np.array(steps), near=near)
+    i = int(np.argmin(told.losses))
+    is_better = bool(told.losses[i] < loss)
+    if is_better:
+        best, loss = steps[i], float(told.losses[i])
+    return _Place(best, loss, told.left, near), is_better
 
 
-def _gauss_newton_steps(
-    centre: FloatArray,
-    probes: FloatArray,
-    answers: AnswerLogits,
-    settings: SearchSettings,
-    radius: float,
-) -> FloatArray:
-    """Minimise the linear model's loss inside trust regions of radius and half of it."""
-    model = _LinearModel(centre, probes, answers)
-    steps = []
-    for limit in (radius, radius / 2):
-        low = np.maximum(-limit, -settings.weight_bound - centre)
-        high = np.minimum(limit, settings.weight_bound - centre)
-        steps.append(centre + model.minimise(centre, low, high, settings))
-    return np.array(steps)
+def _differences(centre: FloatArray, directions: FloatArray, bound: float) -> FloatArray:
+    """Return one small step along each direction, turned inwards at the bound: (directions,)."""
+    outside = ((centre + DIFFERENCE * directions) > bound).any(axis=1)
+    return np.where(outside, -DIFFERENCE, DIFFERENCE)
 
 
 class _LinearModel:
@@ -81,11 +147,17 @@ class _LinearModel:
     The likeliest tokens of each position move; all others keep their joint probability mass.
     """
 
-    def __init__(self, centre: FloatArray, probes: FloatArray, answers: AnswerLogits) -> None:
-        lengths = torch.tensor(np.diagonal(probes - centre).copy(), dtype=torch.float32)
-        lengths = lengths.to(answers.logits.device)
+    def __init__(
+        self,
+        centre: FloatArray,
+        directions: FloatArray,
+        lengths: FloatArray,
+        answers: AnswerLogits,
+    ) -> None:
+        self._centre, self._directions = centre, directions
+        steps = torch.tensor(lengths, dtype=torch.float32, device=answers.logits.device)
         self._origin = answers.logits[0]  # (positions, tokens)
-        self._slopes = (answers.logits[1:] - self._origin) / lengths[:, None, None]
+        self._slopes = (answers.logits[1:] - self._origin) / steps[:, None, None]
         self._others = answers.others[:, None]  # (positions, 1)
         self._weights = _position_weights(answers.row)
 
@@ -96,32 +168,48 @@ class _LinearModel:
         return ((every.logsumexp(dim=-1) - moved[:, 0]) * self._weights).sum()
 
     def minimise(
-        self, centre: FloatArray, low: FloatArray, high: FloatArray, settings: SearchSettings
+        self, settings: SearchSettings, limit: float, near: FloatArray | None = None
     ) -> FloatArray:
-        """Descend by projected Adam on N numbers; the base model is not involved."""
+        """Return the best weights at most `limit` away along each direction.
+
+        It descends by projected Adam on as many numbers; the base model is not involved.
+        """
+        low, high = self._bounds(settings.weight_bound, limit)
         device = self._origin.device
-        at = torch.tensor(centre, dtype=torch.float32, device=device)
+        at = torch.tensor(self._centre, dtype=torch.float32, device=device)
+        directions = torch.tensor(self._directions, dtype=torch.float32, device=device)
         bounds = [torch.tensor(item, dtype=torch.float32, device=device) for item in (low, high)]
-        step = torch.zeros(len(centre), device=device, requires_grad=True)
+        step = torch.zeros(len(directions), device=device, requires_grad=True)
         adam = torch.optim.Adam([step], lr=float((high - low).max()) / 20 or 1e-3)
         with torch.enable_grad():
             for _ in range(60):
                 adam.zero_grad()
-                objective = self.loss(step) + _penalty(at + step, settings)
+                objective = self.loss(step) + _penalty(at + step @ directions, settings, near)
                 objective.backward()
                 adam.step()
                 with torch.no_grad():
                     step.clamp_(*bounds)
         # Logits that are no numbers give no step.
-        return np.asarray(np.nan_to_num(step.detach().double().cpu().numpy()))
+        found = np.nan_to_num(step.detach().double().cpu().numpy())
+        return np.asarray(self._centre + found @ self._directions)
+
+    def _bounds(self, bound: float, limit: float) -> tuple[FloatArray, FloatArray]:
+        """Return how far each direction may be gone, backwards and forwards: both (directions,)."""
+        touched = self._directions != 0
+        low = np.where(touched, -bound - self._centre, -np.inf).max(axis=1)
+        high = np.where(touched, bound - self._centre, np.inf).min(axis=1)
+        return np.maximum(-limit, low), np.minimum(limit, high)
 
 
-def _penalty(w: torch.Tensor, settings: SearchSettings) -> torch.Tensor:
+def _penalty(
+    w: torch.Tensor, settings: SearchSettings, near: FloatArray | None
+) -> torch.Tensor | float:
     """Return what `SearchSettings.penalties` does, as something to differentiate."""
-    if settings.prior is None:
-        return settings.l1_penalty * w.abs().mean()
-    prior = torch.tensor(settings.prior, dtype=w.dtype, device=w.device)
-    return settings.prior_penalty * ((w - prior) ** 2).sum()
+    prior = near if near is not None else settings.prior
+    if prior is not None:
+        away = w - torch.tensor(prior, dtype=w.dtype, device=w.device)
+        return settings.prior_penalty / settings.blocks * (away**2).sum()
+    return 0.0 if settings.prior_is_start else settings.l1_penalty * w.abs().mean()
 
 
 def _position_weights(row: torch.Tensor) -> torch.Tensor:

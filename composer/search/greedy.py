@@ -1,4 +1,7 @@
-"""`greedy`: step along all axes at once and keep the best, halving the step when none helps."""
+"""`greedy`: step along all axes at once and keep the best, halving the step when none helps.
+
+Weights of several blocks of layers move together.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,22 @@ SMALLEST_STEP = 0.05
 def greedy(start: FloatArray, settings: SearchSettings) -> Optimizer:
     """Step along all axes at once: keep the best of w + d e_i, then of w - d e_i; halve d."""
     told = yield Ask(start[None])
-    yield from greedy_steps(start, float(told.losses[0]), settings)
+    yield from greedy_steps(start, told, settings)
 
 
 def greedy_steps(
-    best: FloatArray, best_loss: float, settings: SearchSettings, rounds: int | None = None
-) -> Generator[Ask, Told, tuple[FloatArray, float]]:
-    """Take the steps from a scored vector, at most `rounds` of them; return where they end."""
+    best: FloatArray, told: Told, settings: SearchSettings, rounds: int | None = None
+) -> Generator[Ask, Told, tuple[FloatArray, Told]]:
+    """Take the steps from a scored vector, at most `rounds` of them.
+
+    Return where they end, and its loss with what the budget still holds.
+    """
+    best_loss = float(told.losses[0])
     step, turn = GREEDY_STEP, 0
     while step >= SMALLEST_STEP and (rounds is None or turn < rounds):
         improved = False
         for sign in (1.0, -1.0):
-            moved = best + sign * step * np.eye(len(best))
+            moved = best + sign * step * settings.together(len(best))
             population = _distinct(moved.clip(-settings.weight_bound, settings.weight_bound), best)
             if not len(population):
                 continue
@@ -38,7 +45,7 @@ def greedy_steps(
         turn += 1
         if not improved:
             step /= 2
-    return best, best_loss
+    return best, Told(np.array([best_loss]), left=told.left)
 
 
 def _distinct(population: FloatArray, centre: FloatArray) -> FloatArray:

@@ -14,7 +14,7 @@ from composer.errors import SearchError
 from composer.scoring import FloatArray
 from composer.search.asking import Ask, Optimizer, SearchSettings
 
-OWN_OPTIMIZERS = ("gauss-newton", "greedy+gn", "greedy")
+OWN_OPTIMIZERS = ("duel", "gauss-newton", "greedy+gn", "greedy")
 
 
 def _library() -> Any:
@@ -34,8 +34,8 @@ def require_optimizer(name: str) -> None:
     if name not in OWN_OPTIMIZERS and name not in _library().optimizers.registry:
         message = (
             f"There is no optimiser called {name!r}. "
-            "Choose gauss-newton, greedy+gn, greedy, NGOpt, CMA, DE, PSO, OnePlusOne or another "
-            "of nevergrad's."
+            "Choose duel, gauss-newton, greedy+gn, greedy, NGOpt, CMA, DE, PSO, OnePlusOne or "
+            "another of nevergrad's."
         )
         raise SearchError(message)
 
@@ -138,7 +138,7 @@ class RunningOptimizer:
 
     def _broken(self, error: Exception) -> SearchError:
         return SearchError(
-            f"The optimiser {self.resolved} broke down ({error}). Choose gauss-newton or CMA, "
+            f"The optimiser {self.resolved} broke down ({error}). Choose duel or CMA, "
             "or ask it for one candidate at a time (num_workers 1)."
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
@@ -14,11 +15,12 @@ from composer.progress import ShouldStop, never
 from composer.scoring import FloatArray
 from composer.search.asking import Ask, Evaluation, Objective, Optimizer, SearchSettings, Told
 from composer.search.checkpoint import read_checkpoint, write_checkpoint
-from composer.search.gauss_newton import gauss_newton, greedy_gauss_newton
+from composer.search.gauss_newton import duel, gauss_newton, greedy_gauss_newton
 from composer.search.greedy import greedy
 from composer.search.nevergrad_optimizers import drive_nevergrad
 
 _OWN = {
+    "duel": duel,
     "gauss-newton": gauss_newton,
     "greedy+gn": greedy_gauss_newton,
     "greedy": greedy,
@@ -77,7 +79,7 @@ class WeightSearch:
             ask = next(optimizer)
             while len(self.history) <= self._settings.budget:
                 left = self._settings.budget + 1 - len(self.history)
-                ask = Ask(ask.weights[:left], ask.logits)
+                ask = _first(ask, left)
                 told, scored = self._score(ask)
                 yield from scored
                 ask = optimizer.send(told)
@@ -102,7 +104,7 @@ class WeightSearch:
             fit = finite_losses(logits.losses.mean(axis=1))
         else:
             fit = finite_losses(self._objective.losses(ask.weights))
-        losses = fit + self._settings.penalties(ask.weights)
+        losses = fit + self._settings.penalties(ask.weights, ask.near)
         first = len(self.history)
         scored = [
             Evaluation(first + i, tuple(map(float, w)), float(losses[i]), float(fit[i]))
@@ -111,7 +113,7 @@ class WeightSearch:
         self.history.extend(scored)
         if stored is None and self._checkpoint:
             write_checkpoint(self._checkpoint, self._fingerprint, self.history)
-        return Told(losses, logits), scored
+        return Told(losses, logits, self._settings.budget + 1 - len(self.history)), scored
 
     def _replayed(self, weights: FloatArray) -> FloatArray | None:
         """Return stored losses if the checkpoint holds exactly these vectors next."""
@@ -137,6 +139,14 @@ class WeightSearch:
 
     def _note_choice(self, name: str) -> None:
         self.optimizer_resolved = name
+
+
+def _first(ask: Ask, count: int) -> Ask:
+    """Cut a population short."""
+    near = ask.near
+    if near is not None and near.ndim > 1:
+        near = near[:count]
+    return replace(ask, weights=ask.weights[:count], near=near)
 
 
 @overload

@@ -19,7 +19,12 @@ from composer.examples import parse_examples
 from marketplace.accounts.models import User
 from marketplace.catalogue.models import Adapter, BaseModel, PromptFormat, Revision
 from marketplace.compositions.models import CompositionJob
-from marketplace.compositions.optimizers import DEFAULT_OPTIMIZER, GRADIENT, OPTIMIZERS
+from marketplace.compositions.optimizers import (
+    DEFAULT_BUDGET,
+    DEFAULT_OPTIMIZER,
+    GRADIENT,
+    OPTIMIZERS,
+)
 from marketplace.compositions.services import CompositionRequest, PublishRequest
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
@@ -95,7 +100,9 @@ class ComposeForm(forms.Form):
         widget=forms.NumberInput(attrs={"placeholder": "automatic"}),
         help_text="Only for svd.",
     )
-    budget = forms.IntegerField(initial=40, min_value=1, max_value=500, label="Evaluations")
+    budget = forms.IntegerField(
+        initial=DEFAULT_BUDGET, min_value=1, max_value=500, label="Evaluations"
+    )
     seed = forms.IntegerField(initial=42, min_value=0, max_value=2**31 - 1)
     selection = forms.ChoiceField(
         choices=CompositionJob.Selection.choices,

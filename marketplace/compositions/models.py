@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from marketplace.blobs.models import Blob
 from marketplace.catalogue.models import BaseModel, PromptFormat, Revision
-from marketplace.compositions.optimizers import GRADIENT
+from marketplace.compositions.optimizers import DEFAULT_BUDGET, GRADIENT
 from marketplace.compositions.querysets import JobQuerySet
 
 
@@ -85,7 +85,7 @@ class CompositionJob(models.Model):
         default=False, help_text="Train a LoRA on the fit rows, with gradients, and let it join"
     )
     budget = models.PositiveIntegerField(
-        default=40, validators=[MinValueValidator(1), MaxValueValidator(500)]
+        default=DEFAULT_BUDGET, validators=[MinValueValidator(1), MaxValueValidator(500)]
     )
     seed = models.PositiveIntegerField(default=42)
     weight_bound = models.FloatField(

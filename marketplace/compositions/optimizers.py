@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-DEFAULT_OPTIMIZER = "greedy+gn"
+DEFAULT_OPTIMIZER = "duel"
+DEFAULT_BUDGET = 52
 GRADIENT = "gradient"
 
 OPTIMIZERS: dict[str, str] = {
+    "duel": "from the best adapter or the best mean, Gauss-Newton steps",
     "greedy+gn": "greedy, then Gauss-Newton steps",
-    "gauss-newton": "Gauss-Newton steps, from a mean of the best",
+    "gauss-newton": "Gauss-Newton steps, from the best of several means",
     "greedy": "greedy, one adapter at a time",
     "NGOpt": "NGOpt, nevergrad's choice (LoraHub)",
     "CMA": "CMA-ES",

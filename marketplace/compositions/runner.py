@@ -37,6 +37,7 @@ from marketplace.blobs.services import StorageFull as BlobStorageFull
 from marketplace.compositions.holding import Hold
 from marketplace.compositions.memory import forget_peak, read_peak
 from marketplace.compositions.models import CompositionJob, Example, Ingredient, ResultFile
+from marketplace.compositions.optimizers import GRADIENT
 from marketplace.compositions.recording import Recorder
 from marketplace.leases import LeaseLost
 
@@ -123,7 +124,7 @@ def _make_request(job: CompositionJob, folder: Path) -> ComposeRequest:
         selection=job.selection,  # type: ignore[arg-type]
         n_candidates=job.n_candidates,
         optimizer=job.optimizer,
-        weight_blocks=job.weight_blocks,
+        weight_blocks=job.weight_blocks if job.optimizer == GRADIENT else None,
         quick_lora=job.quick_lora,
         budget=job.budget,
         seed=job.seed,

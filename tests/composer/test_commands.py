@@ -171,7 +171,7 @@ class TestCompose:
     ) -> None:
         code, data = shell.json(*compose_args, "--optimizer", "gradient", "--weight-blocks", 2)
         assert code == 0
-        assert data["recipe"]["gradient"]["weight_blocks"] == 2
+        assert data["recipe"]["weight_blocks"] == 2
 
     def test_wrong_usage_exits_with_2(self, shell: Shell) -> None:
         with pytest.raises(SystemExit) as caught:

@@ -10,13 +10,13 @@ import torch
 
 from composer.adapter import LoraAdapter, LoraLayer
 from composer.base_model import LoadedBase
+from composer.blocks import split_into_blocks
 from composer.errors import SearchError, Stopped, StorageFull
 from composer.gradient import (
     STEP_EVALUATIONS,
     GradientSearch,
     GradientSettings,
     WeightedSum,
-    split_into_blocks,
 )
 from composer.merging import merge_adapters
 from composer.scoring import FloatArray, Scorer, encode_examples

@@ -23,7 +23,17 @@ from composer.search import (
 
 TARGET = np.array([0.9, -0.4, 0.0, 0.2])
 SETTINGS = SearchSettings("greedy", budget=40, seed=3, start=(1.0, 0.0, 0.0, 0.0))
-OPTIMIZERS = ("gauss-newton", "greedy", "greedy+gn", "NGOpt", "CMA", "DE", "PSO", "OnePlusOne")
+OPTIMIZERS = (
+    "duel",
+    "gauss-newton",
+    "greedy",
+    "greedy+gn",
+    "NGOpt",
+    "CMA",
+    "DE",
+    "PSO",
+    "OnePlusOne",
+)
 
 
 class Softmax:
@@ -81,7 +91,7 @@ def test_the_same_seed_gives_the_same_result(optimizer: str) -> None:
     assert run(settings).history == run(settings).history
 
 
-@pytest.mark.parametrize("optimizer", ["gauss-newton", "greedy", "greedy+gn", "NGOpt"])
+@pytest.mark.parametrize("optimizer", ["duel", "gauss-newton", "greedy", "greedy+gn", "NGOpt"])
 def test_the_search_begins_at_the_start(optimizer: str) -> None:
     search = run(replace(SETTINGS, optimizer=optimizer))
     assert search.history[1].weights == pytest.approx((1.0, 0.0, 0.0, 0.0))
@@ -112,11 +122,102 @@ def test_gauss_newton_ends_lower_than_greedy() -> None:
     )
 
 
-@pytest.mark.parametrize("optimizer", ["gauss-newton", "greedy", "greedy+gn", "NGOpt"])
+@pytest.mark.parametrize("optimizer", ["greedy", "NGOpt"])
 @pytest.mark.parametrize("budget", [1, 2, 11])
 def test_any_budget_is_kept(optimizer: str, budget: int) -> None:
     search = run(replace(SETTINGS, optimizer=optimizer, budget=budget))
     assert len(search.history) == budget + 1
+
+
+@pytest.mark.parametrize(("budget", "spent"), [(1, 1), (2, 2), (11, 9), (16, 16), (20, 16)])
+def test_greedy_steps_are_cut_short_and_whole_rounds_are_not(budget: int, spent: int) -> None:
+    search = run(replace(SETTINGS, optimizer="greedy+gn", budget=budget))
+    assert len(search.history) == spent + 1
+
+
+class TestGaussNewton:
+    """One weight a candidate and block: two candidates in two blocks of layers."""
+
+    BLOCKS = replace(SETTINGS, optimizer="gauss-newton", blocks=2, start=(1.0, 0.0) * 2)
+
+    @pytest.mark.parametrize(("budget", "spent"), [(1, 1), (4, 1), (7, 6), (40, 40)])
+    def test_no_round_begins_that_the_budget_cannot_hold(self, budget: int, spent: int) -> None:
+        search = run(replace(self.BLOCKS, budget=budget))
+        assert len(search.history) - 1 <= spent
+
+    def test_the_first_round_moves_all_blocks_together(self) -> None:
+        history = np.array([item.weights for item in run(self.BLOCKS).history])
+        first = history[2:7]  # after the base and the start: the centre, two probes, two steps
+        assert first[:, :2] == pytest.approx(first[:, 2:])
+        assert first[0] == pytest.approx((1.0, 0.0, 1.0, 0.0))
+        assert (np.abs(history[7:, :2] - history[7:, 2:]) > 0.01).any()
+
+    def test_blocks_end_lower_than_one_weight_for_all(self) -> None:
+        wide = replace(self.BLOCKS, l1_penalty=0.0)
+        tied = min(
+            item.fit_loss for item in run(wide).history if item.weights[:2] == item.weights[2:]
+        )
+        assert run(wide).best.fit_loss < tied
+
+    def test_it_goes_on_from_the_best_start(self) -> None:
+        starts = ((0.8, -0.3, 0.0, 0.2), (-1.0, 1.0, 0.0, 0.0))
+        settings = replace(SETTINGS, optimizer="gauss-newton", more_starts=starts)
+        search = run(settings)
+        begun = min(search.history[1:4], key=lambda item: item.loss)
+        assert begun.weights == starts[0]
+        assert search.history[4].weights == begun.weights
+
+    def test_weights_at_the_bound_are_moved_inwards(self) -> None:
+        start = (1.5, 0.0, 1.4, 0.0)
+        search = run(replace(self.BLOCKS, start=start))
+        assert all(abs(w) <= 1.5 for item in search.history for w in item.weights)
+        assert search.history[3].weights == pytest.approx((1.3, 0.0, 1.2, 0.0))
+
+
+class TestDuel:
+    MEANS = ((0.5, 0.5, 0.0, 0.0), (0.25,) * 4)
+    SETTINGS = replace(
+        SETTINGS, optimizer="duel", more_starts=MEANS, prior_is_start=True, l1_penalty=0.0
+    )
+
+    def held_near(self, search: WeightSearch) -> np.ndarray | None:
+        """Tell which start the last evaluation was held near, by its penalty; None: near none."""
+        last = search.history[-1]
+        penalty = last.loss - last.fit_loss
+        for start in self.MEANS:
+            if penalty == pytest.approx(0.05 * np.square(np.subtract(last.weights, start)).sum()):
+                return np.array(start)
+        assert penalty == 0
+        return None
+
+    def test_a_round_from_the_best_mean_comes_before_greedy_steps(self) -> None:
+        history = run(self.SETTINGS).history
+        weights = np.array([item.weights for item in history])
+        assert weights[1:4] == pytest.approx(np.array([SETTINGS.start, *self.MEANS]))
+        best = min(history[2:4], key=lambda item: item.loss)
+        assert history[4].weights == best.weights
+        assert weights[5:9] == pytest.approx(best.weights + 0.2 * np.eye(4))
+        assert weights[11:15].clip(-1.5, 1.5) == pytest.approx(SETTINGS.start + 0.5 * np.eye(4))
+
+    def test_greedy_steps_win_where_the_best_adapter_is_far_ahead(self) -> None:
+        objective = Softmax()
+        objective.wanted = objective._logits(np.array([[3.0, 0.0, -1.0, 0.0]]))[0].argmax(dim=-1)
+        assert self.held_near(run(self.SETTINGS, objective)) is None
+
+    def test_the_mean_wins_where_adapters_add_up(self) -> None:
+        objective = Softmax()
+        objective.wanted = objective._logits(np.full((1, 4), 2.0))[0].argmax(dim=-1)
+        assert self.held_near(run(self.SETTINGS, objective)) is not None
+
+    @pytest.mark.parametrize("budget", [1, 2, 3, 6, 9, 12, 20, 30])
+    def test_small_budgets_are_kept(self, budget: int) -> None:
+        search = run(replace(self.SETTINGS, budget=budget))
+        assert 1 <= len(search.history) - 1 <= budget
+        assert search.best.loss <= search.history[1].loss
+
+    def test_alone_it_is_greedy_and_then_gauss_newton(self) -> None:
+        plain = replace(SETTINGS, optimizer="greedy+gn")
+        assert run(replace(plain, optimizer="duel")).history == run(plain).history
 
 
 def test_a_budget_of_none_is_refused() -> None:
@@ -124,7 +225,9 @@ def test_a_budget_of_none_is_refused() -> None:
         run(replace(SETTINGS, budget=0))
 
 
-@pytest.mark.parametrize("optimizer", ["gauss-newton", "greedy", "greedy+gn", "NGOpt", "CMA"])
+@pytest.mark.parametrize(
+    "optimizer", ["duel", "gauss-newton", "greedy", "greedy+gn", "NGOpt", "CMA"]
+)
 def test_a_stopped_search_resumes_to_the_same_result(optimizer: str, tmp_path: Path) -> None:
     settings = replace(SETTINGS, optimizer=optimizer)
     undisturbed = run(settings)

@@ -83,7 +83,7 @@ def test_a_job_asks_composer_for_the_gradients_it_was_started_with(make_request,
     asked = _make_request(start_composition(make_request(options=options)), tmp_path)
     assert (asked.optimizer, asked.weight_blocks, asked.quick_lora) == ("gradient", 2, True)
     plain = _make_request(start_composition(make_request()), tmp_path)
-    assert (plain.optimizer, plain.weight_blocks, plain.quick_lora) == ("greedy+gn", 1, False)
+    assert (plain.optimizer, plain.weight_blocks, plain.quick_lora) == ("duel", None, False)
 
 
 def test_a_run_with_gradients_ends_with_weights_and_the_peak(make_request, sent, causal_folder):
@@ -95,7 +95,7 @@ def test_a_run_with_gradients_ends_with_weights_and_the_peak(make_request, sent,
     run(job.pk, worker="here")
     job.refresh_from_db()
     assert (job.state, job.error) == ("succeeded", "")
-    assert job.recipe["gradient"]["weight_blocks"] == 2
+    assert job.recipe["weight_blocks"] == 2
     assert job.recipe["quick_lora"]["steps"] == 25
     assert job.optimizer_resolved == "Adam, with gradients"
     assert sys.platform != "linux" or job.peak_memory > 100 * 1024**2

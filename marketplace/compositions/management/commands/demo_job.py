@@ -79,7 +79,7 @@ class Command(BaseCommand):
             held_out=_read_rows("test"),
             title=TASK,
             idempotency_key=f"{KEY}{number}",
-            options={"selection": "screened", "budget": 40, "seed": 42, "n_candidates": 8},
+            options={"selection": "screened", "seed": 42, "n_candidates": 8},
         )
         try:
             return start_composition(request)
