@@ -174,7 +174,7 @@ def test_a_plan_is_read_off_a_checked_request(make_request):
     options = {"optimizer": "gradient", "quick_lora": True, "n_candidates": 2, "dtype": "float32"}
     checked = check_composition(make_request(options=options))
     plan = Plan.of(checked.options, checked.pool, checked.split)
-    assert (plan.pool, plan.rows, plan.budget, plan.n_candidates) == (3, 8, 40, 2)
+    assert (plan.pool, plan.rows, plan.budget, plan.n_candidates) == (3, 8, 52, 2)
     assert plan.gradient
     assert plan.quick_lora
     assert plan.dtype == "float32"

@@ -84,7 +84,7 @@ def test_a_running_job_shows_search_and_weights(client, alice, job):
     assert "\N{MINUS SIGN}0.50" in page
     # The candidates stand in the search's order: the best alone first.
     assert page.index("adapter-c") < page.index("adapter-a")
-    assert 'data-sentence="Evaluation 10 of 40, best fit loss 2.00."' in page
+    assert 'data-sentence="Evaluation 10 of 52, best fit loss 2.00."' in page
     assert "claimed by a worker" in page
 
 
@@ -96,7 +96,7 @@ def test_a_trained_lora_is_weighed_beside_the_adapters(client, alice, job):
     client.force_login(alice)
     page = page_of(client, job, "/progress")
     assert "LoRA trained on your rows" in page
-    assert "of 41</span>" in page
+    assert "of 53</span>" in page
     assert "adapter-a" not in page  # two candidates and the LoRA, in the order of the search
 
 
