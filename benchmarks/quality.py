@@ -8,6 +8,7 @@ chosen on half of the targets, by rows of their few-shot files; test rows are on
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -47,12 +48,13 @@ def main() -> int:
     report = BenchReport("quality", options)
     rows = _run_rounds(options, targets)
     done = sorted({(row["rows"], row["seed"]) for row in rows})
-    names = ", ".join(target.name for target in targets)
-    print(f"{zoo.title}; {names}; rounds (rows, seed): {done}", file=sys.stderr)
+    listed = ", ".join(target.name for target in targets)
+    print(f"{zoo.title}; {listed}; rounds (rows, seed): {done}", file=sys.stderr)
     for n_rows in sorted({row["rows"] for row in rows}):
         part = [row for row in rows if row["rows"] == n_rows]
         seeds = len({row["seed"] for row in part})
-        what = f"{len(targets)} targets, {seeds} draws of the rows, {options.test_rows} test rows"
+        names = {row["target"] for row in part}
+        what = f"{len(names)} targets, {seeds} draws of the rows, {options.test_rows} test rows"
         report.add_table(f"{n_rows} rows: means of {what}", _means(part))
         report.add_table(f"{n_rows} rows: score by target", _by_target(part))
         _add_goals(report, part, n_rows)
@@ -68,6 +70,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--minutes", type=float, default=17, help="no round begins that would end later"
     )
+    parser.add_argument(
+        "--rows", nargs="*", type=int, metavar="N", help="only rounds of so many rows to fit on"
+    )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="FILE",
+        help="write every round's rows into it; rounds that it holds are not run again",
+    )
     parser.add_argument("--brief", action="store_true", help=f"of the searches {', '.join(BRIEF)}")
     options = parser.parse_args()
     if options.quick:
@@ -76,17 +87,24 @@ def _options() -> argparse.Namespace:
 
 
 def _run_rounds(options: argparse.Namespace, targets: Sequence[Target]) -> list[Row]:
-    began, rows, longest = time.monotonic(), [], 0.0
+    began, longest = time.monotonic(), 0.0
+    kept = options.keep is not None and options.keep.exists()
+    rows: list[Row] = json.loads(options.keep.read_text()) if kept else []
+    done = {(row["rows"], row["seed"]) for row in rows}
     for n_rows, seed in ROUNDS[:1] if options.quick else ROUNDS:
-        cost = longest * (MORE_ROWS_COST if n_rows > ROUNDS[0][0] else 1.0)
+        if (n_rows, seed) in done or (options.rows and n_rows not in options.rows):
+            continue
+        factor = MORE_ROWS_COST if n_rows > ROUNDS[0][0] else 1.0
+        cost = longest * factor
         if time.monotonic() - began + cost > options.minutes * 60:
             continue
         round_began = time.monotonic()
         slow = SLOW if options.quick or seed else ()
         searches = BRIEF if options.brief else [name for name in SEARCHES if name not in slow]
         rows += _run_round(options, targets, n_rows, seed, searches)
-        if n_rows == ROUNDS[0][0]:
-            longest = time.monotonic() - round_began
+        if options.keep is not None:
+            options.keep.write_text(json.dumps(rows))
+        longest = max(longest, (time.monotonic() - round_began) / factor)
     return rows
 
 
