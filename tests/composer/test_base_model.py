@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from composer import base_model
+from composer import base_model, model_traits
 from composer.base_model import (
     BaseModelCache,
     BaseModelSource,
@@ -66,7 +66,7 @@ def test_a_model_that_caps_its_logits_takes_the_long_way(causal_folder: Path) ->
         return output
 
     model.forward = capped
-    assert not base_model._try_out(model)[0]
+    assert not model_traits.try_out(model)[0]
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
