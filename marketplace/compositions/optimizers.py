@@ -7,7 +7,7 @@ DEFAULT_BUDGET = 52
 GRADIENT = "gradient"
 
 OPTIMIZERS: dict[str, str] = {
-    "duel": "from the best adapter or the best mean, Gauss-Newton steps",
+    "duel": "duel of the best adapter and the best mean, then Gauss-Newton steps",
     "greedy+gn": "greedy, then Gauss-Newton steps",
     "gauss-newton": "Gauss-Newton steps, from the best of several means",
     "greedy": "greedy, one adapter at a time",
