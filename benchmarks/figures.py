@@ -64,7 +64,7 @@ def _search(
         if isinstance(event, EvaluationScored) and event.number:
             losses.append(event.fit_loss)
 
-    request = ComposeRequest(BASE, (), rows, Path(), optimizer=name)
+    request = ComposeRequest(BASE, demo_zoo().pool, rows, Path(), optimizer=name)
     split = ExampleSplit(rows, (), tuple(range(len(rows))), ())
     find_weights(Work(request, split, hear, never), base, candidates, alone)
     return [float(loss) for loss in np.minimum.accumulate(losses)]
