@@ -82,7 +82,12 @@ def draw_lines(lines: Mapping[str, Sequence[float]]) -> str:
         colour = COLOURS[i % len(COLOURS)]
         parts += [
             f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>',
-            _text(WIDTH - 150, TOP + 16 + 18 * i, f"{name}, {losses[-1]:.2f}", fill=colour),
+            _text(
+                LEFT + 2 + 118 * i + 12 * (i // 4),
+                HEIGHT - BOTTOM - 8,
+                f"{name}, {losses[-1]:.2f}",
+                fill=colour,
+            ),
         ]
     for tick in range(0, longest + 1, 10):
         parts.append(_text(_x(tick / longest) - 6, HEIGHT - 24, str(tick)))
