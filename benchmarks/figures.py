@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from composer.base_model import LoadedBase, load_base
 from composer.composing.preparing import Work
 from composer.composing.request import ComposeRequest
 from composer.composing.searching import find_weights
-from composer.examples import Example, ExampleSplit
+from composer.examples import ExampleSplit
 from composer.progress import EvaluationScored, Progress, never
 from composer.scoring import Scorer, encode_examples
 from composer.selection import keep_best, score_alone
@@ -40,9 +41,10 @@ def main() -> int:
     pool = [LoraAdapter.load(item.folder, base.module_table, name=item.name) for item in zoo.pool]
     alone = score_alone(base, pool, scorer)
     candidates = keep_best(pool, alone, CANDIDATES)
+    request = ComposeRequest(BASE, zoo.pool, rows, Path())
     lines = {}
     for name in ("NGOpt", "greedy", "greedy+gn", "gauss-newton", "duel"):
-        lines[name] = _search(name, base, rows, candidates, alone)
+        lines[name] = _search(replace(request, optimizer=name), base, candidates, alone)
         print(f"{name}: {lines[name][-1]:.3f} after {len(lines[name])} evaluations")
     IMAGES.mkdir(exist_ok=True)
     (IMAGES / "search.svg").write_text(draw_lines(lines), encoding="utf-8")
@@ -51,9 +53,8 @@ def main() -> int:
 
 
 def _search(
-    name: str,
+    request: ComposeRequest,
     base: LoadedBase,
-    rows: tuple[Example, ...],
     candidates: list[LoraAdapter],
     alone: dict[str, float],
 ) -> list[float]:
@@ -64,7 +65,7 @@ def _search(
         if isinstance(event, EvaluationScored) and event.number:
             losses.append(event.fit_loss)
 
-    request = ComposeRequest(BASE, demo_zoo().pool, rows, Path(), optimizer=name)
+    rows = request.examples
     split = ExampleSplit(rows, (), tuple(range(len(rows))), ())
     find_weights(Work(request, split, hear, never), base, candidates, alone)
     return [float(loss) for loss in np.minimum.accumulate(losses)]

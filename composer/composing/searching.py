@@ -82,9 +82,8 @@ def find_weights(
     if request.hand_weights is not None:
         with AdapterStack(base, candidates, space=_space(request)) as stack:
             return _take_hand_weights(work, _FitRows(stack, fit_scorer(work, base)), candidates)
-    blocks = most_blocks(base.module_table, request.resolved_blocks)
-    if request.weight_blocks is not None:
-        blocks = request.weight_blocks  # more than there are layers is an error, told by the split
+    # More blocks asked for than there are layers are an error, told by the split.
+    blocks = request.weight_blocks or most_blocks(base.module_table, request.resolved_blocks)
     parts = candidates
     if blocks > 1:
         parts = split_into_blocks(candidates, base.module_table, blocks)
