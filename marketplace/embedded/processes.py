@@ -74,10 +74,13 @@ class ChildProcess:
     def wait_until(self, ready: Callable[[], bool], *, seconds: float, pause: Pause) -> None:
         """Poll `ready` until it is true; fail if the process ends or the time is over first."""
         deadline = time.monotonic() + seconds
-        while not ready():
-            if self.exit_code is not None:
+        while True:
+            ended = self.exit_code  # read first: an end while `ready` looks is seen the next time
+            if ready():
+                return
+            if ended is not None:
                 raise ServerFailed(
-                    f"{self.spec.name} ended {describe_exit(self.exit_code)} while starting.",
+                    f"{self.spec.name} ended {describe_exit(ended)} while starting.",
                     fix="The end of its log tells why.",
                     log=self.spec.log,
                 )

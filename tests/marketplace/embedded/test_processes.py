@@ -68,6 +68,18 @@ def test_a_child_that_ends_while_starting_is_reported_with_its_log(tmp_path):
     assert "no disk" in read_tail(caught.value.log)
 
 
+def test_a_child_that_ends_between_two_looks_at_it_is_looked_at_again(tmp_path):
+    """A short command may succeed just after `ready` saw it run: that is no failure."""
+    child = start(tmp_path, SLEEP.replace("60", "0.2"))
+
+    def ready() -> bool:
+        seen = child.exit_code
+        wait_until(has_ended(child))
+        return seen == 0
+
+    child.wait_until(ready, seconds=30, pause=time.sleep)
+
+
 def test_a_child_that_is_never_ready_is_given_up(tmp_path):
     child = start(tmp_path, SLEEP)
     with pytest.raises(ServerFailed, match="not ready within 0 seconds"):
