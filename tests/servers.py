@@ -1,7 +1,7 @@
 """A pytest plugin: PostgreSQL and Valkey for the whole test run, and the environment settings read.
 
-Loaded by `-p tests.servers` before Django reads its settings. The servers are started only once and
-only when something asks for the settings' database; the workers of a parallel run inherit them.
+Loaded by `-p tests.servers` before Django reads its settings. Each worker of a parallel run starts
+servers of its own: tests empty the cache and count what waits in the queue.
 """
 
 from __future__ import annotations
@@ -17,15 +17,34 @@ from django.db import connections
 
 from marketplace.embedded import postgres, valkey
 
+SHARING_A_SITE = ("faults", "journeys")
+
 _started: list[postgres.RunningPostgres | valkey.RunningValkey] = []
 _folder: list[Path] = []
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # a wrapper, to come before pytest-django's own hook
-def pytest_load_initial_conftests() -> Generator[None, None, None]:
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, None, None]:
     """Start the servers and tell Django of them, unless the environment names servers already."""
     _prepare_environment()
+    if "PYTEST_XDIST_WORKER" in os.environ or not _runs_side_by_side(early_config):
+        # What the tests start is not measured: it would start slower, and be killed unmeasured.
+        os.environ.pop("COVERAGE_PROCESS_START", None)
+        _start_servers()
     return (yield)
+
+
+def _runs_side_by_side(config: pytest.Config) -> bool:
+    """Tell whether this process only hands out the tests."""
+    return bool(getattr(config.known_args_namespace, "numprocesses", None))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker run all tests that share a site."""
+    for item in items:
+        for name in SHARING_A_SITE:
+            if item.nodeid.startswith(f"tests/{name}/"):
+                item.add_marker(pytest.mark.xdist_group(name))
 
 
 def _prepare_environment() -> None:
@@ -38,8 +57,9 @@ def _prepare_environment() -> None:
     os.environ.setdefault("EMAIL_BACKEND", "django.core.mail.backends.locmem.EmailBackend")
     os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")  # playwright runs a loop in the test
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if "TEST_SERVERS_FOLDER" in os.environ:  # a worker of a parallel run
-        return
+
+
+def _start_servers() -> None:
     folder = Path(tempfile.mkdtemp(prefix="lm-test-"))
     folder.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
     _folder.append(folder)

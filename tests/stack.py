@@ -55,7 +55,7 @@ class Stack:
             "ALLOWED_HOSTS": "127.0.0.1,localhost",
             "LOG_LEVEL": "INFO",
             "PYTHONUNBUFFERED": "1",
-            "OMP_NUM_THREADS": "2",
+            "OMP_NUM_THREADS": "1",
             "SIGN_UPS_PER_HOUR": "1000",
             "EMAIL_BACKEND": "django.core.mail.backends.console.EmailBackend",
             **(settings or {}),

@@ -28,6 +28,8 @@ CHECK_SECONDS = 1200.0
 TEST_SECONDS = 4500.0
 SILENT_SECONDS = 900.0
 SHOWN_LINES = 60
+# Each worker has servers of its own, some tests a whole site with torch: about 3 GB.
+MOST_WORKERS = 4
 CLOSING_LINE = re.compile(r"^=+ .*\bin [\d.]+s.* =+$")
 
 
@@ -114,19 +116,29 @@ def run_tests(console: Console, pip_log: Path, arguments: Sequence[str]) -> int:
     Args:
         console: where the output appears.
         pip_log: where an installation of server wheels is logged.
-        arguments: for pytest; with any of them the coverage of the whole is not judged.
+        arguments: for pytest; with any of them the coverage of the whole is not judged, and the
+            tests run one after the other, as a debugger wants it. Without, all processors are used.
     """
     _install_both_kinds_of_servers(console, pip_log)
     for old in (PROJECT / ".coverage", *PROJECT.glob(".coverage.*")):
         old.unlink(missing_ok=True)
     log = pip_log.with_name("pytest.log")
     log.unlink(missing_ok=True)
-    command = [str(PYTHON), "-m", "coverage", "run", "-m", "pytest", *arguments]
+    command = [str(PYTHON), "-m", "pytest", *(arguments or _side_by_side())]
     code = _stream(console, command, log)
     closing = [line for line in log.read_text(errors="replace").splitlines() if _closes(line)]
     covered = _report_coverage(console, pip_log.with_name("coverage.log"), judge=not arguments)
     console.line(closing[-1] if closing else f"pytest ended with exit code {code}.")
     return code or (0 if covered else 1)
+
+
+def _side_by_side() -> list[str]:
+    """Return pytest-xdist's options: one more worker than processors, since most tests wait.
+
+    Tests that share a whole site (`xdist_group`) stay with one worker.
+    """
+    workers = min(MOST_WORKERS, 1 + (os.cpu_count() or 1))
+    return ["-n", str(workers), "--dist", "loadgroup"]
 
 
 def _install_both_kinds_of_servers(console: Console, pip_log: Path) -> None:
@@ -159,7 +171,10 @@ def _report_coverage(console: Console, log: Path, *, judge: bool) -> bool:
 
 def _stream(console: Console, command: list[str], log: Path) -> int:
     """Run a command, showing its output as it comes; end it when it is silent for too long."""
-    env = dict(os.environ)
+    # Coverage is measured in pytest and its workers (coverage.py's own way in), and one thread each
+    # keeps torch from waiting for processors that another worker uses.
+    measured = {"COVERAGE_PROCESS_START": str(PROJECT / "pyproject.toml")}
+    env = {"OMP_NUM_THREADS": "1"} | dict(os.environ) | measured
     if console.is_terminal:
         env["PY_COLORS"] = "1"
     child = ChildProcess(ProcessSpec("pytest", command, log, env=env, cwd=PROJECT, stop_seconds=60))

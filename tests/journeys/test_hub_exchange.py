@@ -20,7 +20,7 @@ def second(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     """A marketplace that knows the first one, and knows the same base model."""
     folder = tmp_path_factory.mktemp("second")
     settings = {"INTERNAL_HUBS": stack.url, "HUBS": ""}
-    with running_stack(folder, number=6, settings=settings) as running:
+    with running_stack(folder, number=10, settings=settings) as running:
         for (row,) in stack.sql("SELECT to_jsonb(b) FROM catalogue_basemodel b"):
             running.sql(
                 "INSERT INTO catalogue_basemodel "
