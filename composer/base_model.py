@@ -40,6 +40,7 @@ from composer.errors import BaseModelError, StorageFull
 from composer.fast_layers import speed_up
 from composer.memory import fits_into_memory
 from composer.model_traits import try_out
+from composer.row_attention import attend_by_rows
 
 SourceKind = Literal["hub", "folder", "gguf_package"]
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -156,6 +157,8 @@ def load_base(
     model = model.to(chosen_device).eval().requires_grad_(requires_grad=False)
     speed_up(model, chosen_device, chosen_dtype)
     head_is_linear, packs_rows = (False, False) if config.is_encoder_decoder else try_out(model)
+    if packs_rows:
+        attend_by_rows(model)
     return LoadedBase(
         source=source,
         model=model,

@@ -2,7 +2,8 @@
 
 Nothing is padded and the beginning is read once. A mask keeps the rows apart and each row's
 positions go on where the beginning ended, so that a causal model computes the numbers it would
-compute for the rows alone. `LoadedBase.packs_rows` tells whether it does.
+compute for the rows alone. `LoadedBase.packs_rows` tells whether it does. The mask also says where
+the rows lie, for `row_attention`.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from dataclasses import dataclass
 import torch
 
 from composer.base_model import LoadedBase
+from composer.row_attention import mark_rows
 from composer.scoring.encoding import EncodedExample
 
-# Longer sequences win no time, and attention looks at every pair of their tokens.
-PACK_TOKENS = 512
+# Longer sequences win no time.
+PACK_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,12 @@ def pack_rows(examples: Sequence[EncodedExample], shared: int, base: LoadedBase)
     mask = torch.zeros(sees.shape, dtype=base.dtype)
     mask.masked_fill_(~sees, torch.finfo(base.dtype).min)
     device = base.device
+    mask = mask[None, None].to(device)
+    mark_rows(mask, shared, [len(item.prompt) + len(item.answer) - 1 - shared for item in examples])
     return Pack(
         ids=torch.tensor([ids], device=device),
         positions=torch.tensor([positions], device=device),
-        mask=mask[None, None].to(device) if len(examples) > 1 else None,
+        mask=mask if len(examples) > 1 else None,
         place=torch.tensor(place, device=device),
         wanted=torch.tensor(wanted, device=device),
         row=torch.tensor(row, device=device),
