@@ -58,7 +58,7 @@ def main() -> int:
         report.add_table(f"{n_rows} rows: means of {what}", _means(part))
         report.add_table(f"{n_rows} rows: score by target", _by_target(part))
         _add_goals(report, part, n_rows)
-    _add_search_time(report, options, targets)
+    _add_search_time(report, options, targets if options.quick else zoo.targets)
     return report.finish()
 
 
@@ -191,6 +191,7 @@ def _add_goals(report: BenchReport, rows: Sequence[Row], n_rows: int) -> None:
 def _add_search_time(
     report: BenchReport, options: argparse.Namespace, targets: Sequence[Target]
 ) -> None:
+    """Time the default search on every target: no test row is looked at."""
     answer = run_in_child(
         "benchmarks.quality_cases:time_search",
         zoo=str(options.zoo) if options.zoo else None,
@@ -198,7 +199,8 @@ def _add_search_time(
         n_rows=ROUNDS[0][0],
     )
     report.add_goal(
-        f"seconds to screen {answer['pool']} and search 8 on {ROUNDS[0][0]} rows, all cores",
+        f"seconds to screen {answer['pool']} and search 8 on {ROUNDS[0][0]} rows, all cores, "
+        f"median of {len(targets)} targets",
         statistics.median(answer["seconds"]),
         at_most=10,
     )

@@ -37,6 +37,9 @@ CONTENDERS = 4
 TEMPERATURE = 0.5
 # Of how many of the best adapters a mean may be where a search starts.
 MEANS_OF = (2, 3, 4)
+# Candidates weighed apart in the blocks of layers: one for so many fit rows, but at least so many.
+# Both weights of all candidates fit five rows too well, and others worse.
+APART_ROWS, LEAST_APART = 2, 4
 # Above this size the float32 passes take longer than they are worth.
 CONFIRM_BYTES = 2 * 1024**3
 
@@ -132,6 +135,7 @@ def _search(
             prior_penalty=request.prior_penalty,
             prior_is_start=request.resolved_prior == "start",
             blocks=blocks,
+            apart=max(LEAST_APART, len(work.split.fit) // APART_ROWS),
         )
         search = WeightSearch(
             objective,

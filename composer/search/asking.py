@@ -41,6 +41,8 @@ class SearchSettings:
     # The weights are those of so many blocks of layers, block by block; gauss-newton moves all
     # blocks' weights of a candidate together first.
     blocks: int = 1
+    # Only so many candidates, those with the largest weights, are weighed apart in them; None: all.
+    apart: int | None = None
     # Candidates that nevergrad is asked for at once.
     num_workers: int = 1
     prior: tuple[float, ...] | None = None

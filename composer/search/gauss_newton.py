@@ -44,7 +44,7 @@ def gauss_newton(start: FloatArray, settings: SearchSettings) -> Optimizer:
     told = yield Ask(starts, near=near)
     i = int(np.argmin(told.losses))
     place = _Place(starts[i], float(told.losses[i]), told.left, None if near is None else near[i])
-    yield from _rounds(place, settings.together(len(start)), settings)
+    yield from _rounds(place, settings, apart=False)
 
 
 def greedy_gauss_newton(start: FloatArray, settings: SearchSettings) -> Optimizer:
@@ -52,7 +52,7 @@ def greedy_gauss_newton(start: FloatArray, settings: SearchSettings) -> Optimize
     told = yield Ask(start[None])
     best, told = yield from greedy_steps(start, told, settings, rounds=1)
     place = _Place(best, float(told.losses[0]), told.left)
-    yield from _rounds(place, settings.together(len(start)), settings)
+    yield from _rounds(place, settings, apart=False)
 
 
 def duel(start: FloatArray, settings: SearchSettings) -> Optimizer:
@@ -80,7 +80,7 @@ def duel(start: FloatArray, settings: SearchSettings) -> Optimizer:
         place = _Place(best, float(told.losses[0]), told.left)
         if from_mean is not None and from_mean.loss < place.loss:
             place = replace(from_mean, left=told.left)
-        yield from _rounds(place, np.eye(len(start)), settings)
+        yield from _rounds(place, settings, apart=True)
 
 
 def _list_starts(start: FloatArray, settings: SearchSettings) -> FloatArray:
@@ -92,23 +92,35 @@ def _affords(place: _Place, directions: FloatArray) -> bool:
     return place.left >= len(directions) + ROUND_EXTRA
 
 
-def _rounds(
-    place: _Place, directions: FloatArray, settings: SearchSettings
-) -> Generator[Ask, Told, None]:
-    """Take steps as long as they help and the budget holds a round, block by block after the first.
+def _rounds(place: _Place, settings: SearchSettings, *, apart: bool) -> Generator[Ask, Told, None]:
+    """Take steps as long as they help and the budget holds a round.
 
-    Where it holds no round by blocks, all blocks move together.
+    All move the blocks `apart`, or all but the first; where the budget holds no such round, all
+    blocks move together.
     """
-    n, radius = len(place.weights), TRUST_RADIUS
+    radius, together = TRUST_RADIUS, settings.together(len(place.weights))
     while radius > TRUST_RADIUS / 8:
+        directions = _apart(place.weights, settings) if apart else together
         if not _affords(place, directions):
-            directions = settings.together(n)
+            apart, directions = False, together
         if not _affords(place, directions):
             return
         place, is_better = yield from _step(place, directions, radius, settings)
-        if not is_better and (len(directions) == n or place.left < n):
+        finer = settings.blocks > 1 and _affords(place, _apart(place.weights, settings))
+        if not is_better and (apart or not finer):
             radius /= 2
-        directions = np.eye(n)
+        apart = True
+
+
+def _apart(weights: FloatArray, settings: SearchSettings) -> FloatArray:
+    """Return directions that move one block of a candidate: of those with the largest weights."""
+    n = len(weights) // settings.blocks
+    single = np.eye(len(weights))
+    if settings.blocks == 1:
+        return single
+    sizes = np.abs(weights.reshape(settings.blocks, n)).max(axis=0)
+    largest = np.argsort(-sizes, kind="stable")[: settings.apart]
+    return np.concatenate([single[block * n + largest] for block in range(settings.blocks)])
 
 
 def _step(

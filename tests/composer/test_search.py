@@ -152,6 +152,13 @@ class TestGaussNewton:
         assert first[0] == pytest.approx((1.0, 0.0, 1.0, 0.0))
         assert (np.abs(history[7:, :2] - history[7:, 2:]) > 0.01).any()
 
+    def test_only_the_largest_weights_differ_between_blocks(self) -> None:
+        search = run(replace(self.BLOCKS, apart=1))
+        history = np.array([item.weights for item in search.history])
+        centre, probes = history[7], history[8:10]  # after the first round, see above
+        largest = int(np.abs(centre[:2]).argmax())
+        assert (np.abs(probes - centre) > 0.01).nonzero()[1].tolist() == [largest, largest + 2]
+
     def test_blocks_end_lower_than_one_weight_for_all(self) -> None:
         wide = replace(self.BLOCKS, l1_penalty=0.0)
         tied = min(
