@@ -43,16 +43,14 @@ class GradientSettings:
     """How to learn; `budget` counts evaluations beside number 0, the base alone.
 
     The learning rate falls linearly to zero. `batch_tokens` bounds the padded tokens of one pass;
-    of many rows the gradients of several passes are added up. The penalty is that of every search:
-    `l1_penalty * mean_i |w_i|`, or with a prior `prior_penalty * sum_i (w_i - prior_i)^2`.
+    of many rows the gradients of several passes are added up. The penalty is LoraHub's:
+    `l1_penalty * mean_i |w_i|`.
     """
 
     budget: int
     weight_bound: float = 1.5
     l1_penalty: float = 0.05
     start: tuple[float, ...] | None = None
-    prior: tuple[float, ...] | None = None
-    prior_penalty: float = 0.05
     learning_rate: float = 0.1
     batch_tokens: int = 1024
 
@@ -63,11 +61,8 @@ class GradientSettings:
 
     def penalty(self, weights: FloatArray) -> tuple[float, FloatArray]:
         """Return the penalty and its derivative by every weight."""
-        if self.prior is None:
-            slope = self.l1_penalty * np.sign(weights) / len(weights)
-            return float(l1_penalty(weights, self.l1_penalty)), slope
-        off = weights - np.array(self.prior)
-        return self.prior_penalty * float(off @ off), 2 * self.prior_penalty * off
+        slope = self.l1_penalty * np.sign(weights) / len(weights)
+        return float(l1_penalty(weights, self.l1_penalty)), slope
 
 
 class GradientSearch:

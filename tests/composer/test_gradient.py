@@ -235,21 +235,8 @@ def test_the_sum_is_that_of_the_adapters(causal: LoadedBase) -> None:
         torch.testing.assert_close(total.updates[path](x), x @ layer.delta().T)
 
 
-def test_a_prior_is_where_the_weights_are_held(causal: LoadedBase) -> None:
-    prior = (1 / 3, 1 / 3, 1 / 3)
-    firm = make_search(causal, replace(SETTINGS, start=prior, prior=prior, prior_penalty=100.0))
-    evaluations = run(firm)
-    assert evaluations[0].loss == pytest.approx(evaluations[0].fit_loss + 100 / 3)
-    assert evaluations[1].loss == evaluations[1].fit_loss
-    assert firm.best.weights == pytest.approx(prior, abs=0.05)
-    loose = make_search(causal, replace(SETTINGS, start=prior, prior=prior, prior_penalty=0.0))
-    run(loose)
-    assert loose.best.weights != pytest.approx(prior, abs=0.05)
-
-
 def test_the_slope_of_the_penalty_is_its_own() -> None:
     at, step = np.array([0.5, -0.25, 0.75]), 1e-6
-    for settings in (SETTINGS, replace(SETTINGS, prior=(0.1, 0.2, 0.3))):
-        _, slope = settings.penalty(at)
-        moved = [settings.penalty(at + step * axis)[0] for axis in np.eye(3)]
-        assert slope == pytest.approx((np.array(moved) - settings.penalty(at)[0]) / step, rel=1e-3)
+    penalty, slope = SETTINGS.penalty(at)
+    moved = [SETTINGS.penalty(at + step * axis)[0] for axis in np.eye(3)]
+    assert slope == pytest.approx((np.array(moved) - penalty) / step, rel=1e-3)
