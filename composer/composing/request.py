@@ -37,6 +37,7 @@ class ComposeRequest:
     zero for all others and for the factor merge, where a mean of N adapters is N times too weak.
     `weight_blocks` of 2 or more give each adapter a weight for each block of layers, which
     duel, gauss-newton and gradient can find; None is 2 for the first two and 1 for all others.
+    With few rows duel and gauss-newton weigh only the adapters of the largest weights apart.
     `optimizer="gradient"` learns the weights with gradients. `num_workers` is how many candidates
     nevergrad is asked for at once.
     `similarity="embedding"` compares texts by the model in the folder `embedding_model`, or by
