@@ -59,17 +59,52 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """Attend as transformers' `sdpa` does, adding position bias and mask once for all layers.
 
-    T5's layers share one bias and one mask, and transformers adds them up anew in each.
+    T5's layers share one bias and one mask, and transformers adds them up anew in each. In 16 bits
+    two products with a softmax between them, as in `eager`, take half of the fused kernel's time.
     """
     if position_bias is not None and attention_mask is not None:
-        mask, kept = getattr(position_bias, "kept_sum", (None, None))
-        if mask is not attention_mask:
-            kept = create_position_bias_mask(position_bias, attention_mask, False, query, key)  # noqa: FBT003
-            position_bias.kept_sum = (attention_mask, kept)  # type: ignore[attr-defined]
+        kept = _sum_of(position_bias, attention_mask, query, key)
         attention_mask, position_bias = kept, None
+        if query.dtype.itemsize < 4 and not torch.is_grad_enabled():  # noqa: PLR2004 - float32
+            scale = options.get("scaling")
+            return _attend_by_products(query, key, value, kept, scale), None
     return sdpa_attention_forward(
         module, query, key, value, attention_mask, position_bias=position_bias, **options
     )
+
+
+def _sum_of(
+    bias: torch.Tensor, mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor
+) -> torch.Tensor:
+    """Return bias and mask added up, kept on the bias for the layers to come."""
+    added, kept = getattr(bias, "kept_sum", (None, None))
+    if added is not mask or kept is None:
+        kept = create_position_bias_mask(bias, mask, False, query, key)  # noqa: FBT003
+        bias.kept_sum = (mask, kept)  # type: ignore[attr-defined]
+    return kept
+
+
+def _attend_by_products(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    added: torch.Tensor,
+    scale: float | None,
+) -> torch.Tensor:
+    """Attend with `added` to the scores: (rows, heads, tokens, size) -> (rows, tokens, heads, ...).
+
+    Scores are rounded to the 16 bits; torch sums their softmax in float32.
+    """
+    rows, heads, tokens, size = query.shape
+    seen = key.shape[2]
+    scores = torch.baddbmm(
+        added.expand(rows, heads, tokens, seen).reshape(-1, tokens, seen),
+        query.reshape(-1, tokens, size),
+        key.reshape(-1, seen, size).transpose(1, 2),
+        alpha=size**-0.5 if scale is None else scale,
+    )
+    out = torch.bmm(scores.softmax(dim=-1), value.reshape(-1, seen, size))
+    return out.view(rows, heads, tokens, size).transpose(1, 2).contiguous()
 
 
 AttentionInterface.register(ATTENTION, attend)

@@ -120,7 +120,7 @@ def _among_rows(
     own = q.view(len(k), group * longest, size) @ k.transpose(1, 2)
     own = own.view(-1, longest, longest).masked_fill_(layout.later, -torch.inf)
     scores = torch.cat([(q @ begun_k.transpose(1, 2)).view(len(own), longest, shared), own], dim=-1)
-    seen = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    seen = scores.softmax(dim=-1)  # torch sums it in float32
     out = seen[..., shared:].reshape(len(k), group * longest, longest) @ v
     out = out.view_as(q).baddbmm_(seen[..., :shared].reshape(*q.shape[:2], shared), begun_v)
     out = out.view(vectors, few, n, group, longest, size).permute(0, 2, 4, 1, 3, 5)

@@ -81,3 +81,45 @@ def test_attention_with_a_position_bias_is_the_plain_one(
         ]
     assert torch.allclose(expected, found, atol=1e-5)
     assert torch.equal(*answers)
+
+
+def test_in_16_bits_attention_is_as_near_to_float32_as_the_plain_one(
+    seq2seq_folder: Path,
+) -> None:
+    load = AutoModelForSeq2SeqLM.from_pretrained
+    exact = load(seq2seq_folder, dtype=torch.float32).eval()
+    plain, fast = (load(seq2seq_folder, dtype=torch.bfloat16).eval() for _ in range(2))
+    speed_up(fast, CPU, torch.bfloat16)
+    assert fast.config._attn_implementation == ATTENTION
+    generator = torch.Generator().manual_seed(0)
+    batch = {
+        "input_ids": torch.randint(0, 256, (6, 20), generator=generator),
+        "attention_mask": torch.ones(6, 20, dtype=torch.long).tril(14),
+        "labels": torch.randint(0, 256, (6, 7), generator=generator),
+    }
+    with torch.inference_mode():
+        wanted, beside, found = (model(**batch).logits.float() for model in (exact, plain, fast))
+    assert (found - wanted).square().mean() < 2 * (beside - wanted).square().mean()
+    # A padded token says nothing: other tokens there change no answer.
+    other = batch["input_ids"].where(batch["attention_mask"] == 1, 5)
+    with torch.inference_mode():
+        again = fast(**{**batch, "input_ids": other}).logits.float()
+    assert torch.allclose(again, found, atol=1e-2)
+
+
+def test_gradients_flow_through_attention_in_16_bits(seq2seq_folder: Path) -> None:
+    load = AutoModelForSeq2SeqLM.from_pretrained
+    plain, fast = (load(seq2seq_folder, dtype=torch.bfloat16).eval() for _ in range(2))
+    speed_up(fast, CPU, torch.bfloat16)
+    batch = {
+        "input_ids": torch.tensor([[5, 9, 40, 33], [7, 7, 257, 257]]),
+        "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]),
+        "labels": torch.tensor([[4, 8, 256], [9, 256, -100]]),
+    }
+    for model in (plain, fast):
+        model(**batch).loss.backward()
+    theirs, ours = (
+        model.encoder.block[0].layer[0].SelfAttention.q.weight for model in (plain, fast)
+    )
+    assert ours.grad is not None
+    torch.testing.assert_close(ours.grad, theirs.grad)
