@@ -60,6 +60,19 @@ def test_it_works(tested, console):
     assert any("Coverage report" in line for line in lines)
 
 
+@pytest.mark.parametrize("server", ["", "DATABASE_URL", "CELERY_BROKER_URL"])
+def test_all_run_side_by_side_unless_they_would_meet_on_the_users_servers(
+    tested, console, monkeypatch, server
+):
+    for name in ("DATABASE_URL", "CELERY_BROKER_URL"):
+        monkeypatch.delenv(name, raising=False)
+    if server:
+        monkeypatch.setenv(server, "somewhere")
+    run_tests(console, tested / "log" / "pip.log", [])
+    assert ("workers" in said(console)) == (server == "")
+    assert "1 passed" in said(console).strip().splitlines()[-1]
+
+
 def test_tests_run_without_the_wheels_where_the_system_has_servers(tested, console, monkeypatch):
     def refuse(*_: object, source: str = "auto", **__: object) -> None:
         if source == "wheel":
