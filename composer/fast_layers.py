@@ -77,11 +77,11 @@ def _sum_of(
     bias: torch.Tensor, mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor
 ) -> torch.Tensor:
     """Return bias and mask added up, kept on the bias for the layers to come."""
-    added, kept = getattr(bias, "kept_sum", (None, None))
-    if added is not mask or kept is None:
-        kept = create_position_bias_mask(bias, mask, False, query, key)  # noqa: FBT003
-        bias.kept_sum = (mask, kept)  # type: ignore[attr-defined]
-    return kept
+    kept: tuple[torch.Tensor, torch.Tensor] | None = getattr(bias, "kept_sum", None)
+    if kept is None or kept[0] is not mask:
+        kept = mask, create_position_bias_mask(bias, mask, False, query, key)  # noqa: FBT003
+        bias.kept_sum = kept  # type: ignore[attr-defined]
+    return kept[1]
 
 
 def _attend_by_products(

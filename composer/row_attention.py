@@ -1,9 +1,8 @@
 """Attention among rows packed into one sequence, without the pairs that the mask rules out.
 
 A token of a row looks at the rows' common beginning and at its own row only. With five rows that is
-a third of the pairs that attention over the whole sequence computes and throws away, with sixteen
-rows a tenth. Numbers are those of transformers' `sdpa` up to rounding, which is that of its `eager`
-attention.
+a third of the pairs that attention over the whole sequence computes, with sixteen an eighth.
+Numbers are those of transformers' `sdpa` up to rounding, which is that of its `eager` attention.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def pack_rows(examples: Sequence[EncodedExample], shared: int, base: LoadedBase)
     """Pack rows that begin with the same `shared` tokens (0: with none)."""
     ids = list(examples[0].prompt[:shared])
     positions, owner = list(range(shared)), [-1] * shared
-    place, wanted, row = list[int](), list[int](), list[int]()
+    place, wanted, row, lengths = list[int](), list[int](), list[int](), list[int]()
     for number, item in enumerate(examples):
         first = len(ids) + len(item.prompt) - 1 - shared
         place += range(first, first + len(item.answer))
@@ -48,6 +48,7 @@ def pack_rows(examples: Sequence[EncodedExample], shared: int, base: LoadedBase)
         ids += own
         positions += range(shared, shared + len(own))
         owner += [number] * len(own)
+        lengths.append(len(own))
     owners = torch.tensor(owner)
     sees = (owners[:, None] == owners) | (owners == -1)
     sees &= torch.ones_like(sees).tril()
@@ -55,7 +56,7 @@ def pack_rows(examples: Sequence[EncodedExample], shared: int, base: LoadedBase)
     mask.masked_fill_(~sees, torch.finfo(base.dtype).min)
     device = base.device
     mask = mask[None, None].to(device)
-    mark_rows(mask, shared, [len(item.prompt) + len(item.answer) - 1 - shared for item in examples])
+    mark_rows(mask, shared, lengths)
     return Pack(
         ids=torch.tensor([ids], device=device),
         positions=torch.tensor([positions], device=device),

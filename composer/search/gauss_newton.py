@@ -99,17 +99,18 @@ def _rounds(place: _Place, settings: SearchSettings, *, apart: bool) -> Generato
     blocks move together.
     """
     radius, together = TRUST_RADIUS, settings.together(len(place.weights))
+    directions = _apart(place.weights, settings) if apart else together
     while radius > TRUST_RADIUS / 8:
-        directions = _apart(place.weights, settings) if apart else together
         if not _affords(place, directions):
-            apart, directions = False, together
+            directions = together
         if not _affords(place, directions):
             return
         place, is_better = yield from _step(place, directions, radius, settings)
-        finer = settings.blocks > 1 and _affords(place, _apart(place.weights, settings))
-        if not is_better and (apart or not finer):
+        finer = _apart(place.weights, settings)
+        may_part = directions is together and settings.blocks > 1 and _affords(place, finer)
+        if not is_better and not may_part:
             radius /= 2
-        apart = True
+        directions = finer
 
 
 def _apart(weights: FloatArray, settings: SearchSettings) -> FloatArray:
