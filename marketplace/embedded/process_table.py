@@ -22,7 +22,21 @@ def is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return not command_of(pid).startswith("<defunct>")
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Tell whether a process has ended and only waits for its parent.
+
+    One that is ending has no command line any more, but still its files, locks and sockets.
+    """
+    if not Path("/proc/self").exists():
+        return command_of(pid).startswith("<defunct>")
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:  # it has gone meanwhile
+        return True
+    return stat.rpartition(")")[2].split()[0] in {"Z", "X"}
 
 
 def command_of(pid: int) -> str:
